@@ -213,7 +213,7 @@ impl Bench {
         }
         let Some((partition, look)) = self.lookups.pop() else { return };
         let answer = match choice & 3 {
-            0 => StateLookupAnswer::NotKnown,
+            0 => StateLookupAnswer::NotKnown { log_start: 0 },
             1 => StateLookupAnswer::Unavailable,
             _ => StateLookupAnswer::Producer {
                 epoch: i32::from(small),
@@ -275,7 +275,7 @@ impl Bench {
                 Action::Correct { token, records, .. } => {
                     assert!(records.iter().all(|record| self.verdicts[token][record as usize] == 1));
                 }
-                Action::TopicReady { .. } | Action::TopicFailed { .. } => {}
+                Action::TopicReady { .. } | Action::TopicFailed { .. } | Action::Waits { .. } => {}
             }
         }
         // A batch without an answer from a former leader may already be in flight to its successor.

@@ -24,6 +24,7 @@ pub struct KillLoop<'a> {
     cluster: &'a Cluster,
     topic: &'a str,
     program: PathBuf,
+    preload: Option<PathBuf>,
     folder: tempfile::TempDir,
     lives: u64,
 }
@@ -45,7 +46,19 @@ impl<'a> KillLoop<'a> {
     /// # Errors
     /// Fails if no folder can be created.
     pub fn new(cluster: &'a Cluster, topic: &'a str, program: &Path) -> Result<Self> {
-        Ok(Self { cluster, topic, program: program.to_owned(), folder: tempfile::tempdir()?, lives: 0 })
+        Ok(Self { cluster, topic, program: program.to_owned(), preload: None, folder: tempfile::tempdir()?, lives: 0 })
+    }
+
+    /// Makes each kill a power cut: the spool loses what it has not synced. The library is `kafka-courier-power-cut`, beside
+    /// the writer.
+    ///
+    /// # Errors
+    /// Fails if the library is not there.
+    pub fn with_power_cuts(mut self) -> Result<Self> {
+        let library = self.program.with_file_name("libkafka_courier_power_cut.so");
+        ensure!(library.is_file(), "{} is missing: build kafka-courier-power-cut", library.display());
+        self.preload = Some(library);
+        Ok(self)
     }
 
     /// Runs a writer for this time, and kills it.
@@ -73,6 +86,7 @@ impl<'a> KillLoop<'a> {
         let spool = self.folder.path().join("spool");
         let mut command = Command::new(&self.program);
         command.arg(self.cluster.bootstrap()).arg(self.topic).arg(spool).args(rest).stdin(Stdio::null());
+        command.envs(self.preload.iter().map(|library| ("LD_PRELOAD", library)));
         command.spawn().with_context(|| self.program.display().to_string())
     }
 

@@ -1,7 +1,7 @@
 //! A batch in its wire format.
 //!
 //! Rules:
-//!  - Only the stamp can change.
+//!  - Only the stamp and the timestamps can change.
 //!  - Stamping computes the CRC, and nothing else does.
 
 use crate::decode::BatchView;
@@ -11,15 +11,17 @@ use crate::limits::Compression;
 use crate::snappy;
 use crate::stamp::Stamp;
 
-/// A sealed, encoded record batch v2 with base offset 0 and leader epoch -1. Immutable apart from its stamp.
+/// A sealed, encoded record batch v2 with base offset 0 and leader epoch -1. Immutable apart from its stamp and the moment
+/// that its timestamps count from.
 #[derive(Clone, Debug)]
 pub struct EncodedBatch {
     buf: Vec<u8>,
     compression: Compression,
     uncompressed_len: usize,
     records: u32,
-    first_timestamp: i64,
     max_timestamp: i64,
+    /// The milliseconds by which the records' timestamps were moved.
+    moved_ms: i64,
     stamp: Option<Stamp>,
 }
 
@@ -30,8 +32,8 @@ impl EncodedBatch {
             compression,
             uncompressed_len,
             records: fields.records,
-            first_timestamp: fields.base_timestamp,
             max_timestamp: fields.max_timestamp,
+            moved_ms: 0,
             stamp: None,
         }
     }
@@ -54,8 +56,9 @@ impl EncodedBatch {
             2 => (Compression::Snappy, HEADER_LEN + snappy::decompressed_len(view.body)?),
             other => return Err(DecodeError::UnsupportedCodec(other)),
         };
-        let (records, first_timestamp, max_timestamp) = (view.record_count, view.base_timestamp, view.max_timestamp);
-        Ok(Self { buf: bytes, compression, uncompressed_len, records, first_timestamp, max_timestamp, stamp: None })
+        let (records, max_timestamp) = (view.record_count, view.max_timestamp);
+        let (moved_ms, stamp) = (0, None);
+        Ok(Self { buf: bytes, compression, uncompressed_len, records, max_timestamp, moved_ms, stamp })
     }
 
     /// Returns the whole batch, header included. The CRC is valid after the first [`stamp`](Self::stamp).
@@ -93,7 +96,7 @@ impl EncodedBatch {
     /// Returns the first record's timestamp, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn first_timestamp(&self) -> i64 {
-        self.first_timestamp
+        header::first_timestamp(&self.buf)
     }
 
     /// Returns the latest timestamp of the records, in milliseconds since the Unix epoch.
@@ -106,6 +109,27 @@ impl EncodedBatch {
     pub fn stamp(&mut self, stamp: Stamp) {
         header::write_stamp(&mut self.buf, stamp);
         self.stamp = Some(stamp);
+    }
+
+    /// Moves every record's timestamp by `ms` milliseconds. Records have their timestamps relative to the header's, so they
+    /// are not decoded. The CRC is valid after the next [`stamp`](Self::stamp).
+    pub fn move_timestamps(&mut self, ms: i64) {
+        let first = self.first_timestamp().saturating_add(ms);
+        self.max_timestamp = self.max_timestamp.saturating_add(ms);
+        self.moved_ms = self.moved_ms.saturating_add(ms);
+        header::write_timestamps(&mut self.buf, first, self.max_timestamp);
+    }
+
+    /// Returns by how many milliseconds the records' timestamps were moved since the batch was sealed or read.
+    #[must_use]
+    pub fn moved_ms(&self) -> i64 {
+        self.moved_ms
+    }
+
+    /// Returns the batch with this note of an earlier move.
+    pub(crate) fn with_moved_ms(mut self, ms: i64) -> Self {
+        self.moved_ms = ms;
+        self
     }
 
     /// Returns the batch's stamp, or `None` before the first [`stamp`](Self::stamp).
@@ -161,6 +185,27 @@ mod tests {
             before.stamp(stamp);
             after.stamp(stamp);
             assert_eq!(before.as_bytes(), after.as_bytes());
+        }
+    }
+
+    #[test]
+    fn timestamps_move_without_decoding() {
+        let long = vec![b'v'; 10_000];
+        for compression in [Compression::None, Compression::Snappy] {
+            let mut moved = batch(compression, &[&long, b"w", &long]);
+            moved.move_timestamps(5_000);
+            assert_eq!((moved.first_timestamp(), moved.max_timestamp(), moved.moved_ms()), (6000, 6002, 5000));
+            moved.stamp(Stamp { producer_id: 7, epoch: 1, base_sequence: 40 });
+            let (front, back) = moved.split_at(1).unwrap().unwrap();
+            let without = moved.without(&[0]).unwrap().unwrap();
+            for (batch, expected) in [(&moved, &[6000, 6001, 6002][..]), (&front, &[6000]), (&back, &[6001, 6002])] {
+                let (view, _) = BatchView::parse(batch.as_bytes()).unwrap();
+                assert!(batch.current_stamp().is_none() || view.check_crc());
+                let records = view.records(usize::MAX).unwrap();
+                let times: Vec<_> = (&records).into_iter().map(|record| record.unwrap().timestamp).collect();
+                assert_eq!((&times[..], batch.moved_ms()), (expected, 5000));
+            }
+            assert_eq!((without.first_timestamp(), without.moved_ms()), (6001, 5000));
         }
     }
 

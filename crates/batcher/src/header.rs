@@ -43,6 +43,20 @@ pub(crate) fn unstamped(fields: &HeaderFields) -> [u8; HEADER_LEN] {
     bytes
 }
 
+/// Returns the timestamp of the first record of a whole batch.
+pub(crate) fn first_timestamp(batch: &[u8]) -> i64 {
+    let field = batch.get(27..).and_then(|rest| rest.first_chunk());
+    field.map_or(0, |bytes| i64::from_be_bytes(*bytes))
+}
+
+/// Writes the timestamps of the first record and the newest one into a whole batch, and no CRC.
+pub(crate) fn write_timestamps(batch: &mut [u8], first: i64, max: i64) {
+    if let Some(header) = batch.first_chunk_mut::<HEADER_LEN>() {
+        header[27..35].copy_from_slice(&first.to_be_bytes());
+        header[35..43].copy_from_slice(&max.to_be_bytes());
+    }
+}
+
 /// Writes the stamp into a whole batch, then the CRC.
 pub(crate) fn write_stamp(batch: &mut [u8], stamp: Stamp) {
     if let Some(header) = batch.first_chunk_mut::<HEADER_LEN>() {

@@ -72,8 +72,8 @@ impl EncodedBatch {
             append(if is_first { &mut front } else { &mut back }, record);
         })?;
         let moved = front.records();
-        let mut front = finish(front, self.compression());
-        let mut back = finish(back, self.compression());
+        let mut front = finish(front, self.compression()).with_moved_ms(self.moved_ms());
+        let mut back = finish(back, self.compression()).with_moved_ms(self.moved_ms());
         if let Some(stamp) = self.current_stamp() {
             front.stamp(stamp);
             back.stamp(stamp.advance(moved));
@@ -93,7 +93,7 @@ impl EncodedBatch {
                 append(&mut kept, record);
             }
         })?;
-        Ok((kept.records() > 0).then(|| finish(kept, self.compression())))
+        Ok((kept.records() > 0).then(|| finish(kept, self.compression()).with_moved_ms(self.moved_ms())))
     }
 
     fn each_record(&self, mut visit: impl FnMut(u32, &DecodedRecord<'_>)) -> Result<(), DecodeError> {

@@ -12,7 +12,8 @@ const PUBLISH: &str = "\
 Examples:
   courier publish --brokers localhost:9092 events.ndjson
   courier sample --count 1000 | courier publish --brokers localhost:9092
-  courier publish --topic orders --receipts receipts.ndjson --strict events.json";
+  courier publish --topic orders --receipts receipts.ndjson --strict events.json
+  courier publish --spool /var/lib/app/spool events.ndjson   (run it again after a crash)";
 
 const SERVE: &str = "\
 Examples:
@@ -97,6 +98,10 @@ Examples:
   courier spool drain /var/lib/app/spool --brokers localhost:9092
   courier spool drain /var/lib/app/spool --timeout 60";
 
+const SPOOL_ADOPT: &str = "\
+Example:
+  courier spool adopt /var/lib/app/spool";
+
 const CONFIG: &str = "\
 Examples:
   courier config --explain
@@ -138,13 +143,15 @@ Exit codes:
   69   no broker could be reached
   73   a file could not be created
   74   reading or writing failed, receipts included
+  75   try again later: events are left in the spool, or lines in the file, or another process has
+       the spool
   77   the brokers refused the client (SASL), or every failed event (authorization), or their TLS
        certificate is not trusted
   78   the configuration is invalid, or the topic of --topic does not exist
   130  Ctrl-C before the end of the input, or a second Ctrl-C before all verdicts
   143  SIGTERM or SIGHUP, in the same cases
 If some events fail and other input is not an event, the code is 1 or 77. 130 and 143 take
-precedence over all others.";
+precedence over all others. 75 takes precedence over 1 and 65.";
 
 const SERVE_CODES: &str = "\
 Exit codes:
@@ -187,8 +194,8 @@ Exit codes:
   65   the folder holds no spool, or an event in it can't be read
   73   a file could not be created
   74   reading or writing failed
-  75   a process has the spool, or wrote it meanwhile, or events are left in it (drain): try again
-       later
+  75   a process has the spool (export), or wrote it meanwhile, or events are left in it (drain): try
+       again later
   77   the brokers refused the client (SASL, authorization), or their TLS certificate is not trusted
   78   the configuration is invalid, or the brokers belong to another cluster than the events
   130  Ctrl-C stopped a drain
@@ -284,6 +291,10 @@ pub(crate) fn spool_export() -> String {
 
 pub(crate) fn spool_drain() -> String {
     join(SPOOL_DRAIN, SPOOL_CODES)
+}
+
+pub(crate) fn spool_adopt() -> String {
+    join(SPOOL_ADOPT, SPOOL_CODES)
 }
 
 pub(crate) fn config() -> String {

@@ -300,6 +300,11 @@ impl BrokerConnection {
         Ok(response.into_answer(&keys))
     }
 
+    /// Fails if the broker has no version of this request in common.
+    pub(crate) fn check_version<R: RequestBody>(&self) -> Result<(), NoCommonVersion> {
+        self.versions.check(R::API_KEY)
+    }
+
     /// Returns whether the connection must be replaced now.
     pub fn is_expired(&self) -> bool {
         self.replace_at.is_some_and(|at| at <= Instant::now())

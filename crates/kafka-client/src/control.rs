@@ -20,6 +20,7 @@ use crate::health_part::{HealthPart, HealthProgress};
 use crate::reason::Reason;
 use crate::refusals::BrokerRefusal;
 use crate::wire::describe_configs;
+use crate::wire::describe_producers::DescribeProducersRequest;
 use crate::wire::messenger::{InitProducerIdRequest, Metadata, ProducerId, TopicConfigs};
 use crate::wire::metadata::{ClusterMetadata, MetadataAnswer, MetadataRequest, TopicMetadata};
 
@@ -223,6 +224,13 @@ impl Control {
     /// ends the search, because each further broker would count another wrong password.
     async fn connection(&self) -> Result<Arc<BrokerConnection>, Reason> {
         self.connection_with_progress(&HealthProgress::default()).await
+    }
+
+    /// Returns why the connected broker can't show its producer states (DescribeProducers), if it can't.
+    pub async fn lack_of_producer_states(&self) -> Option<Arc<str>> {
+        let state = self.state.lock().await;
+        let lack = state.connection.as_ref()?.check_version::<DescribeProducersRequest>();
+        lack.err().map(|none| none.to_string().into())
     }
 
     /// Returns whether a connection is open.

@@ -23,7 +23,7 @@ use crate::wire::messenger::{EpochEnds, Fetched, ListedOffsets};
 use crate::wire::offset_for_leader_epoch::{EpochEnd, EpochEndRequest};
 
 pub use crate::wire::describe_producers::ActiveProducer;
-pub use crate::wire::list_offsets::LATEST;
+pub use crate::wire::list_offsets::{EARLIEST, LATEST};
 
 /// The largest Fetch, in bytes.
 const FETCH_BYTES: i32 = 4 << 20;
@@ -98,7 +98,7 @@ impl LeaderConnection {
     }
 
     /// Returns the offset of the first record of this time or later, in milliseconds since the Unix epoch. The time
-    /// [`LATEST`] stands for the high watermark. Returns `None` if there is no such record. Only the leader answers.
+    /// [`LATEST`] stands for the high watermark, and [`EARLIEST`] for the first record that the log still has. Returns `None` if there is no such record. Only the leader answers.
     ///
     /// # Errors
     ///

@@ -23,7 +23,7 @@ pub use builder::{Builder, Setting};
 pub use config::{
     AllowedValues, Compression, ConfigErrors, ConfigLoader, ConfigProblem, ConfigProblemKind, ConfigWarning,
     EffectiveOption, Endpoint, EndpointError, InvalidValue, KafkaConfig, LoadedConfig, OptionDoc, Origin,
-    SaslMechanism, SecurityProtocol, SpoolFull, SslRoots,
+    SaslMechanism, SecurityProtocol, SpoolDoubt, SpoolFull, SpoolOldTimestamps, SslRoots,
 };
 #[doc(inline)]
 pub use kafka_courier_batcher::Header;

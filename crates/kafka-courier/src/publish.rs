@@ -4,6 +4,7 @@ use kafka_courier_event_model::Event;
 use kafka_courier_producer::{Deliveries, Delivery, Error, ProducerRecord, PublishError, RecordMetadata};
 
 use crate::producer::KafkaProducer;
+use crate::spool::{InputId, InputItem, SpooledInput};
 
 impl KafkaProducer {
     /// Publishes an event to the topic of its type.
@@ -93,7 +94,7 @@ impl KafkaProducer {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let cluster = TestCluster::builder().topic("user-events", 6).start().await?;
-    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = tempfile::tempdir_in(".")?;
     /// # let spool = folder.path().join("spool").display().to_string();
     /// let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).spool_dir(spool).build()?;
     /// # let builder = EventBuilder::new("auth-service", "1.0");
@@ -176,6 +177,77 @@ impl KafkaProducer {
     #[inline]
     pub fn try_send(&self, record: &ProducerRecord<'_>) -> Result<Delivery, PublishError> {
         self.inner.engine().try_send(record)
+    }
+
+    /// Returns the inputs that the spool had when the producer was built, the oldest first. Empty without a spool.
+    pub fn spool_inputs(&self) -> Vec<SpooledInput> {
+        self.inner.engine().spool_inputs()
+    }
+
+    /// Begins an input, such as a file. The spool forgets an earlier one of the same name. Returns `None` without a spool.
+    pub fn begin_input(&self, name: &str) -> Option<InputId> {
+        self.inner.engine().begin_input(name)
+    }
+
+    /// Publishes the event of an item of an input. The spool stores the item with the event: a later process finds both in
+    /// [`spool_inputs`](Self::spool_inputs), or neither.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use kafka_courier_test_broker::TestCluster;
+    /// # use kafka_courier::KafkaProducer;
+    /// # use kafka_courier::events::AnyEvent;
+    /// # use kafka_courier::spool::InputItem;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = TestCluster::builder().topic("user-events", 6).start().await?;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let spool = folder.path().join("spool").display().to_string();
+    /// let producer = KafkaProducer::builder().brokers(cluster.bootstrap()).spool_dir(spool).build()?;
+    /// let lines = [r#"{"type":"user.logged_in","data":{"user_id":"u-42"}}"#];
+    /// let known = producer.spool_inputs().into_iter().find(|input| &**input.name() == "logins");
+    /// let Some(input) = known.as_ref().map(|known| known.id()).or_else(|| producer.begin_input("logins")) else { return Ok(()) };
+    /// for (number, line) in (1..).zip(lines) {
+    ///     if known.as_ref().is_some_and(|known| known.has(number)) {
+    ///         continue; // an earlier process has stored the line
+    ///     }
+    ///     let event = AnyEvent::from_json(line.as_bytes())?;
+    ///     producer.publish_item("user-events", &event, &InputItem { input, number, check: 0 }).await?.detach();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish_item(
+        &self,
+        topic: &str,
+        event: &dyn Event,
+        item: &InputItem,
+    ) -> Result<Delivery, PublishError> {
+        self.inner.engine().publish_item(topic, event, item).await
+    }
+
+    /// Publishes the event of an item as [`publish_item`](Self::publish_item) does, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_publish`](Self::try_publish).
+    pub fn try_publish_item(&self, topic: &str, event: &dyn Event, item: &InputItem) -> Result<Delivery, PublishError> {
+        self.inner.engine().try_publish_item(topic, event, item)
+    }
+
+    /// Notes items of an input that have no event to publish. The spool has them as dealt with soon, and at the latest when
+    /// the producer is closed.
+    pub fn skip_items(&self, items: &[InputItem]) {
+        self.inner.engine().skip_items(items);
     }
 
     /// Waits until a topic's partitions are known, so that later events need not wait for them.

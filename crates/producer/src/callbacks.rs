@@ -73,6 +73,9 @@ impl Callbacks {
 impl Upcalls<Token> for Callbacks {
     fn settled(&mut self, settlement: Settlement<Token>) {
         let topic = settlement.token.state().topic();
+        if let Some(spool) = &self.shared.spool {
+            spool.status.waits.end(settlement.partition);
+        }
         self.shared.counts.count_verdict(topic, settlement.records.len(), &settlement.verdict);
         if self.meter.is_some() {
             metrics::record_settlement(topic, &settlement);
@@ -97,6 +100,12 @@ impl Upcalls<Token> for Callbacks {
     fn persist(&mut self, stamps: StampMove) {
         if let Some(spool) = &self.shared.spool {
             spool.send(SpoolCommand::Persist(stamps));
+        }
+    }
+
+    fn waits(&mut self, partition: PartitionId, topic: &Arc<str>, reason: &Reason) {
+        if let Some(spool) = &self.shared.spool {
+            spool.status.waits.note(partition, topic, &clock::with_remedy(reason));
         }
     }
 

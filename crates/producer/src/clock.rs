@@ -16,19 +16,32 @@ const INVALID_TIMESTAMP: ErrorCode = ErrorCode::INVALID_TIMESTAMP;
 
 /// Adds the remedy to each reason, and this machine's time to the failure, if the broker rejected a timestamp.
 pub(crate) fn explain(failure: Arc<Failure>, now_ms: i64) -> Arc<Failure> {
-    let Reason::Broker { code: INVALID_TIMESTAMP, message } = &failure.reason else { return failure };
-    let explain = |message: &Option<Arc<str>>| -> Option<Arc<str>> {
-        let why = message.as_deref().unwrap_or(INVALID_TIMESTAMP.description());
-        let remedy = "if this machine's clock is wrong, correct it (NTP), otherwise raise \
-                      message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic";
-        Some(format!("{why}; {remedy}").into())
-    };
+    if failure.reason.code() != Some(INVALID_TIMESTAMP) {
+        return failure;
+    }
     let rejected = failure
         .rejected
         .as_deref()
-        .map(|records| records.iter().map(|(index, message)| (*index, explain(message))).collect());
-    let reason = Reason::Broker { code: INVALID_TIMESTAMP, message: explain(message) };
+        .map(|records| records.iter().map(|(index, message)| (*index, Some(remedy(message.as_deref())))).collect());
+    let reason = with_remedy(&failure.reason);
     Arc::new(Failure { reason, rejected, clock_ms: Some(now_ms), ..Failure::clone(&failure) })
+}
+
+/// Returns the reason with its remedy, if the broker rejected a timestamp.
+pub(crate) fn with_remedy(reason: &Reason) -> Reason {
+    match reason {
+        Reason::Broker { code: INVALID_TIMESTAMP, message } => {
+            Reason::Broker { code: INVALID_TIMESTAMP, message: Some(remedy(message.as_deref())) }
+        }
+        reason => reason.clone(),
+    }
+}
+
+fn remedy(message: Option<&str>) -> Arc<str> {
+    let why = message.unwrap_or(INVALID_TIMESTAMP.description());
+    let remedy = "if this machine's clock is wrong, correct it (NTP), otherwise raise \
+                  message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic";
+    format!("{why}; {remedy}").into()
 }
 
 /// This machine's time when a timestamp was rejected, as text that follows a reason. Empty for other failures.

@@ -6,6 +6,7 @@
 //!  - Every record of a batch gets exactly one verdict, whatever happens to the producer. The records without a
 //!    verdict fail as unknown when the last owner of the batch is dropped.
 
+mod items;
 mod stored;
 
 use std::any::Any;
@@ -20,6 +21,7 @@ use crate::trace::{self, EventTrace, SpanOrigin};
 use kafka_courier_client::{PartitionId, Reason};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 use tokio::sync::mpsc::WeakUnboundedSender;
 use tracing::Span;
 
@@ -81,6 +83,8 @@ struct BatchInner {
     store: StoreState,
     /// The tasks that wait until the batch is stored.
     store_wakers: Vec<Waker>,
+    /// The items of the records, for each input.
+    items: Vec<(InputNumber, ItemSet)>,
 }
 
 /// A request to the sender to expedite a batch. The request holds the command channel weakly, so that it does not keep

@@ -4,6 +4,7 @@
 //!  - Starting an engine never waits for Kafka.
 //!  - The engine is finished once every accepted event has its verdict and the failure sink has settled its records.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,8 @@ pub struct Engine {
     pub(crate) max_block: Duration,
     pub(crate) tracer: Tracer,
     driver_config: DriverConfig,
+    /// The producer ids that the spool held for earlier processes when it was opened.
+    inherited_ids: BTreeSet<i64>,
     finished: watch::Receiver<bool>,
 }
 
@@ -136,6 +139,7 @@ impl Engine {
         sink: Option<Arc<dyn FailureSink>>,
         runtime: &Handle,
     ) -> Result<Self, StartError> {
+        let inherited_ids = config.spool.as_ref().map(OpenSpool::held_producer_ids).unwrap_or_default();
         let spool = config.spool.take().map(SpoolParts::new).transpose().map_err(StartError::Spool)?;
         let (topic_news, news) = spool.as_ref().map(|_| unbounded_channel()).unzip();
         let callbacks = callbacks(&config, sink.clone(), spool.as_ref().map(SpoolParts::sender), topic_news);
@@ -158,15 +162,21 @@ impl Engine {
         let last = sink.clone();
         runtime.spawn(async move {
             task.run().await;
-            if let Some(sink) = last {
+            if let Some(sink) = &last {
                 sink.settled().await;
             }
             if let Some(running) = running {
                 running.finish().await;
+                // The last round may have settled records that the sink waits for.
+                if let Some(sink) = &last {
+                    sink.settled().await;
+                }
             }
             done.send_replace(true);
         });
-        Ok(Self::new(config, shared, commands, sink, finished))
+        let mut engine = Self::new(config, shared, commands, sink, finished);
+        engine.inherited_ids = inherited_ids;
+        Ok(engine)
     }
 
     /// Creates an engine whose batches go to the caller.
@@ -193,6 +203,7 @@ impl Engine {
             max_block: config.max_block,
             tracer: Tracer { source: config.trace, origin: config.origin },
             driver_config: config.driver,
+            inherited_ids: BTreeSet::new(),
             finished,
         }
     }
@@ -281,6 +292,11 @@ impl Engine {
     /// Returns all producer ids that this engine ever had. Batches of earlier ids may be in flight.
     pub fn producer_ids(&self) -> Vec<i64> {
         self.intake.shared.cluster.producer_ids()
+    }
+
+    /// Returns the producer ids of earlier processes whose events the spool still had when it was opened.
+    pub fn inherited_producer_ids(&self) -> &BTreeSet<i64> {
+        &self.inherited_ids
     }
 
     /// Counts a record that was sent to `topic` outside of this engine, with its result.

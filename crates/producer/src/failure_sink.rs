@@ -16,7 +16,7 @@ use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, S
 
 use crate::delivery::{StoredIdentity, Tag, Token};
 use crate::shared::{Charge, Shared};
-use crate::spool::{SpoolCommand, StoredRecord};
+use crate::spool::{SettledNotice, SpoolCommand, StoredRecord};
 
 /// Takes the records that failed for good, for instance to keep them as dead letters.
 pub trait FailureSink: Debug + Send + Sync {
@@ -89,6 +89,11 @@ impl Undelivered {
         self.batch.as_deref().map_or(&[], EncodedBatch::as_bytes)
     }
 
+    /// Returns by how many milliseconds the sender moved the records' timestamps.
+    pub fn moved_ms(&self) -> i64 {
+        self.batch.as_deref().map_or(0, EncodedBatch::moved_ms)
+    }
+
     /// Returns the size of the batch before compression, in bytes.
     pub fn uncompressed_len(&self) -> usize {
         self.batch.as_deref().map_or(0, EncodedBatch::uncompressed_len)
@@ -121,26 +126,33 @@ impl Undelivered {
 
     /// Gives the records their verdict, and returns their memory. The records are kept elsewhere: their dead letters
     /// survive the process.
-    pub fn settle(mut self) {
+    ///
+    /// `settled` is called once no later process sends the records again, and not before. A spool's thread calls it, so it
+    /// must not block. It is not called if the spool can't note that.
+    pub fn settle(mut self, settled: impl FnOnce() + Send + 'static) {
         let failure = self.failure.clone();
-        self.finish(failure, true);
+        self.finish(failure, Some(SettledNotice::new(settled)));
     }
 
     /// Gives the records their verdict, as [`settle`](Self::settle) does. Some of their dead letters do not survive the
     /// process, so a spool keeps the records.
     pub fn settle_not_durable(mut self) {
         let failure = self.failure.clone();
-        self.finish(failure, false);
+        self.finish(failure, None);
     }
 
-    fn finish(&mut self, failure: Arc<Failure>, is_durable: bool) {
+    fn finish(&mut self, failure: Arc<Failure>, settled: Option<SettledNotice>) {
         if let Some(batch) = self.batch.take() {
             let records = std::mem::replace(&mut self.records, RecordSet::Range(0..0));
-            if let (Some(spool), Some(StoredIdentity { place, .. })) = (&self.shared.spool, self.stored.take()) {
-                spool.send(match is_durable {
-                    true => SpoolCommand::Kept { place, records: records.clone() },
-                    false => SpoolCommand::NotKept { place },
-                });
+            match (&self.shared.spool, self.stored.take(), settled) {
+                (Some(spool), Some(StoredIdentity { place, .. }), Some(notice)) => {
+                    spool.send(SpoolCommand::Kept { place, records: records.clone(), notice });
+                }
+                (Some(spool), Some(StoredIdentity { place, .. }), None) => {
+                    spool.send(SpoolCommand::NotKept { place });
+                }
+                (_, _, Some(notice)) => notice.call(),
+                (_, _, None) => {}
             }
             self.shared.recycle(batch);
             self.shared.settle_failed(&self.token, self.partition, records, self.charge, Verdict::Failed(failure));
@@ -150,7 +162,7 @@ impl Undelivered {
 
 impl Drop for Undelivered {
     fn drop(&mut self) {
-        self.finish(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)), false);
+        self.finish(Arc::new(Failure::untried(FailedOutcome::Unknown, Reason::Closed)), None);
     }
 }
 
@@ -218,6 +230,14 @@ pub(crate) fn fail_records(
             undelivered.settle_not_durable();
         }
     }
+}
+
+/// Returns the sink for a batch that is not stored: none if its records are items of an input, which still has them.
+pub(crate) fn sink_of_unstored<'a>(
+    token: &Token,
+    sink: Option<&'a Arc<dyn FailureSink>>,
+) -> Option<&'a Arc<dyn FailureSink>> {
+    sink.filter(|_| !token.state().has_items())
 }
 
 /// Fails a batch that the sender's task did not take because the task has ended. The batch was never sent.

@@ -16,10 +16,10 @@ use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{BatchState, Delivery, ExpediteRequest, StoreRequest, Tag, Token};
 use crate::error::PublishError;
-use crate::failure_sink::{FailureSink, fail_unsent};
+use crate::failure_sink::{FailureSink, fail_unsent, sink_of_unstored};
 use crate::memory::MemoryShare;
 use crate::shared::Shared;
-use crate::spool::SpoolCommand;
+use crate::spool::{InputItem, SpoolCommand};
 use crate::sync::Ordering;
 use crate::topics::{PartitionSlot, Partitions, TopicEntry};
 
@@ -48,6 +48,15 @@ enum PushOutcome {
     Sealed(SealedBatch<Token>),
 }
 
+/// Values that the batch keeps beside a record.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Attached<'a> {
+    /// The failure sink gets it if the record fails.
+    pub(crate) tag: Option<&'a Tag>,
+    /// The spool stores it with the record.
+    pub(crate) item: Option<&'a InputItem>,
+}
+
 /// Why a record was not accepted now.
 pub(crate) enum Refused {
     /// The topic's partitions are not known yet.
@@ -68,16 +77,16 @@ impl Intake {
         partition: Option<i32>,
         record: &Record<'_>,
     ) -> Result<Delivery, Refused> {
-        self.offer_tagged(topic, partition, record, None)
+        self.offer_with(topic, partition, record, Attached::default())
     }
 
-    /// Accepts a record, if no wait is needed. The failure sink gets `tag` if the record fails.
-    pub(crate) fn offer_tagged(
+    /// Accepts a record, if no wait is needed.
+    pub(crate) fn offer_with(
         &self,
         topic: &TopicEntry,
         partition: Option<i32>,
         record: &Record<'_>,
-        tag: Option<&Tag>,
+        attached: Attached<'_>,
     ) -> Result<Delivery, Refused> {
         let Some(partitions) = &topic.partitions else { return Err(Refused::NoTopic) };
         let is_keyless = record.key.is_none() && partition.is_none();
@@ -86,7 +95,7 @@ impl Intake {
             let index = self.choose_partition(topic, partitions, partition, record)?;
             let slot = usize::try_from(index).ok().and_then(|index| partitions.slots.get(index));
             let Some(slot) = slot else { return Err(Refused::NoTopic) };
-            let pushed = match self.push(topic, slot, record, tag, may_move)? {
+            let pushed = match self.push(topic, slot, record, attached, may_move)? {
                 PushOutcome::Appended(pushed) => pushed,
                 PushOutcome::Sealed(filled) => {
                     topic.state.keyless.with(|sticky| sticky.batch_sealed(index));
@@ -109,7 +118,8 @@ impl Intake {
         let submission = self.shared.submission(slot, filled);
         let Some(spool) = &self.shared.spool else { return self.send_command(DriverCommand::Sealed(submission)) };
         if let Some(unsent) = spool.send(SpoolCommand::Sealed(submission)) {
-            fail_unsent(&self.shared, self.sink.as_ref(), unsent);
+            let sink = sink_of_unstored(&unsent.token, self.sink.as_ref());
+            fail_unsent(&self.shared, sink, unsent);
         }
     }
 
@@ -120,7 +130,7 @@ impl Intake {
         topic: &TopicEntry,
         slot: &PartitionSlot,
         record: &Record<'_>,
-        tag: Option<&Tag>,
+        attached: Attached<'_>,
         may_move: bool,
     ) -> Result<PushOutcome, Refused> {
         let shared = &*self.shared;
@@ -152,9 +162,12 @@ impl Intake {
         let pushed = accumulator
             .push_at(Instant::now, record, reserve, &shared.pool, token, |token| token.state().clone())
             .map_err(|error| self.refusal(slot, error, is_spool_full))?;
-        // The lock is still held, so the batch can't fail before the record has its tag.
-        if let Some(tag) = tag {
+        // The lock is still held, so the batch can neither fail nor be stored before the record has its tag and item.
+        if let Some(tag) = attached.tag {
             pushed.token.tag_record(pushed.index, tag.clone());
+        }
+        if let Some(item) = attached.item {
+            pushed.token.add_item(item);
         }
         if let (Some(spool), Some(_)) = (&shared.spool, pushed.opened) {
             let (spool, partition, ordinal) = (spool.clone(), slot.id, pushed.ordinal);

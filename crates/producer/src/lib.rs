@@ -20,6 +20,7 @@ mod error;
 mod failure_sink;
 pub mod headers;
 mod health;
+mod inputs;
 mod intake;
 mod keyless_partitioner;
 mod ledger;
@@ -55,9 +56,10 @@ pub use promise::{Promise, Promises};
 pub use publish::with_record;
 pub use record::ProducerRecord;
 pub use shared::wall_clock_ms;
+pub use spool::adopt as adopt_spool;
 pub use spool::{
-    BatchReadError, OpenSpool, SpoolDamage, SpoolFault, SpoolHolder, SpoolOpenError, SpoolSettings, SpoolView,
-    SpoolViewError, StoredPart, StoredPartition, StoredRecord,
+    BatchReadError, InputId, InputItem, OpenSpool, SpoolDamage, SpoolEnds, SpoolFault, SpoolHolder, SpoolOpenError,
+    SpoolSettings, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition, StoredRecord, UnfitFileSystem,
 };
 pub use stats::{BrokerOutage, BrokerStats, SpoolStats, Stats};
 pub use trace::{SpanOrigin, TraceContextSource};

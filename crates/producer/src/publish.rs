@@ -17,10 +17,11 @@ use crate::delivery::{Delivery, RecordMetadata, Tag};
 use crate::engine::Engine;
 use crate::error::{Error, PublishError, StoreError};
 use crate::headers;
-use crate::intake::Refused;
+use crate::intake::{Attached, Refused};
 use crate::metrics;
 use crate::record::ProducerRecord;
 use crate::shared::wall_clock_ms;
+use crate::spool::InputItem;
 use crate::sync::Ordering;
 use crate::topics::TopicEntry;
 use crate::trace::{EventTrace, TRACEPARENT, TRACESTATE};
@@ -122,7 +123,7 @@ impl Engine {
     #[inline]
     pub fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
         let event_trace = self.tracer.trace_event(topic, event);
-        let offer = |topic: &TopicEntry| self.offer_event(topic, event, &event_trace);
+        let offer = |topic: &TopicEntry| self.offer_event(topic, event, &event_trace, None);
         let accepted = self.offer_first(topic, offer).or_else(|refused| self.offer_now(topic, refused, &offer));
         accepted.map(|delivery| delivery.linked_to(&event_trace)).map_err(|error| self.refused(error))
     }
@@ -169,7 +170,8 @@ impl Engine {
         let event_trace = self.tracer.trace_record(record.topic, record.headers, record.value.is_none());
         let headers = event_trace.headers(record.headers);
         let raw = to_batcher_record(record, &headers);
-        let offer = |topic: &TopicEntry| self.intake.offer_tagged(topic, record.partition, &raw, tag);
+        let attached = Attached { tag, item: None };
+        let offer = |topic: &TopicEntry| self.intake.offer_with(topic, record.partition, &raw, attached);
         let accepted = match self.offer_first(record.topic, offer) {
             Ok(delivery) => Ok(delivery),
             Err(refused) => self.offer_until(record.topic, refused, self.max_block, offer).await,
@@ -225,7 +227,7 @@ impl Engine {
     /// Offers an event once. Increments no reference count that threads share.
     pub(crate) fn offer_once(&self, topic: &str, event: &dyn Event) -> Result<Delivery, Box<RefusedOffer>> {
         let event_trace = self.tracer.trace_event(topic, event);
-        match self.offer_first(topic, |topic| self.offer_event(topic, event, &event_trace)) {
+        match self.offer_first(topic, |topic| self.offer_event(topic, event, &event_trace, None)) {
             Ok(delivery) => Ok(delivery.linked_to(&event_trace)),
             Err(refused) => Err(Box::new(RefusedOffer { event_trace, refused })),
         }
@@ -275,17 +277,19 @@ impl Engine {
     }
 
     /// Encodes an event into this thread's scratch buffer and offers it.
-    fn offer_event(
+    pub(crate) fn offer_event(
         &self,
         topic: &TopicEntry,
         event: &dyn Event,
         event_trace: &EventTrace,
+        item: Option<&InputItem>,
     ) -> Result<Delivery, Refused> {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         event.encode_into(&mut scratch).map_err(|error| Refused::Error(error.into()))?;
-        let offered =
-            with_record(event, &scratch, event_trace.context(), |record| self.intake.offer(topic, None, record));
+        let attached = Attached { tag: None, item };
+        let offer = |record: &Record<'_>| self.intake.offer_with(topic, None, record, attached);
+        let offered = with_record(event, &scratch, event_trace.context(), offer);
         if scratch.capacity() <= MAX_KEPT_SCRATCH {
             SCRATCH.set(scratch);
         }

@@ -248,7 +248,7 @@ fn shuttle_ending_task_fails_accepted_event() {
         let mut failures = 0;
         while let Ok(failed) = taken.try_recv() {
             failures += failed.records().len();
-            failed.settle();
+            failed.settle(|| ());
         }
         assert_eq!(failures, u32::from(accepted.is_some()), "each accepted event fails once");
         if let Some(delivery) = accepted {

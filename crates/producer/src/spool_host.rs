@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{StoredIdentity, Token};
-use crate::failure_sink::{FailedPart, FailureSink, fail_records};
+use crate::failure_sink::{FailedPart, FailureSink, fail_records, sink_of_unstored};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::spool::{Effect, SpoolFault, SpoolHost, SpoolLevel};
@@ -56,16 +56,16 @@ impl EngineHost {
         }
     }
 
-    fn fail(&self, submission: Submission<Token>, outcome: FailedOutcome, reason: Reason) {
+    fn fail(&self, sink: Option<&Arc<dyn FailureSink>>, submission: Submission<Token>, failure: Failure) {
         // The sink and the metrics recorder are called from the runtime's threads otherwise.
         let _entered = self.runtime.enter();
         let Submission { token, partition, batch, .. } = submission;
-        let failure = Arc::new(Failure::untried(outcome, reason));
+        let failure = Arc::new(failure);
         let records = RecordSet::Range(0..batch.record_count());
         let charge = batch.capacity();
         self.shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
         let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
-        fail_records(&self.shared, self.sink.as_ref(), failed, failure);
+        fail_records(&self.shared, sink, failed, failure);
         self.wake_closing_sender();
     }
 }
@@ -91,6 +91,7 @@ impl SpoolHost<Token> for EngineHost {
                 token.state().set_stored(StoredIdentity { place, spool, nonce });
             }
             Effect::Release(submission) => self.send(DriverCommand::Sealed(submission)),
+            Effect::Settled(notice) => notice.call(),
             Effect::Persisted { partition, id } => self.send(DriverCommand::Persisted { partition, id }),
             Effect::NotStored(submission, fault) => {
                 self.release_room(submission.batch.capacity());
@@ -99,16 +100,24 @@ impl SpoolHost<Token> for EngineHost {
                     // The failed write may have reached the disk, and a later process then delivers the batch.
                     _ => FailedOutcome::Unknown,
                 };
-                self.fail(submission, outcome, Reason::NotStored(fault.to_string().into()));
+                let sink = sink_of_unstored(&submission.token, self.sink.as_ref());
+                let failure = Failure::untried(outcome, Reason::NotStored(fault.to_string().into()));
+                self.fail(sink, submission, failure);
             }
             Effect::LeftStored(submission) => {
                 self.shared.settle_stored(submission);
                 self.wake_closing_sender();
             }
-            Effect::Orphaned(submission, outcome) => {
+            Effect::Orphaned(submission, outcome, topic_uuid) => {
                 let message = "the topic was deleted and created again since an earlier process stored the event";
                 let code = ErrorCode::UNKNOWN_TOPIC_ID;
-                self.fail(submission, outcome, Reason::Broker { code, message: Some(message.into()) });
+                let reason = Reason::Broker { code, message: Some(message.into()) };
+                // A verification searches for the stamp.
+                let inherited = submission.stored.as_deref().and_then(|stored| stored.inherited);
+                let (stamp, search_from) = inherited.map(|sent| (sent.stamp, sent.search_from)).unzip();
+                let search_from = search_from.flatten();
+                let failure = Failure { stamp, search_from, topic_uuid, ..Failure::untried(outcome, reason) };
+                self.fail(self.sink.as_ref(), submission, failure);
             }
             Effect::Held(partition) => tracing::warn!(
                 partition = partition.index,

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::{PartitionId, TopicId};
-use kafka_courier_idempotent_sender::core::{StoredBatch, Submission};
+use kafka_courier_idempotent_sender::core::{ID_MEMORY, StoredBatch, Submission, is_old};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::delivery::{StoredIdentity, Token};
-use crate::shared::{Shared, is_aged, wall_clock_ms};
+use crate::shared::{Shared, wall_clock_ms};
 use crate::spool::{
     OpenSpool, RecoveredBatch, RecoveredSpool, RecoveredTopic, SpoolCommand, SpoolOpenError, SpoolSender, SpoolStatus,
-    SpoolThread, Stage, TopicNews, UnsettledBatch, start, watch_topics,
+    SpoolThread, Stage, TopicIds, TopicNews, UnsettledBatch, start, watch_topics,
 };
 use crate::spool_host::EngineHost;
 use crate::sync::Ordering;
@@ -70,6 +70,7 @@ impl SpoolParts {
         fastrand::fill(&mut nonce);
         let (commands, received) = channel();
         let sender = SpoolSender { commands, status: Arc::new(SpoolStatus::new(open.blocks)) };
+        sender.status.set_inputs(open.journal.table().inputs.clone());
         Ok(Self { open, recovered, nonce: nonce.into(), sender, commands: received })
     }
 
@@ -104,13 +105,23 @@ impl SpoolParts {
         sender.status.space.set_room(open.journal.room());
         request_topics(&host, &recovered);
         let (runtime, weak) = (host.runtime.clone(), host.commands.downgrade());
+        let ids = topic_ids(&recovered);
         let stage = recovered_stage(&host.shared, recovered, nonce, &sender.status);
         let status = sender.status.clone();
         let OpenSpool { journal, idle_sync, .. } = open;
         let ended = start(SpoolThread { journal, stage, host, commands, status, idle_sync })?;
-        runtime.spawn(watch_topics(client, sender.clone(), weak, news));
+        runtime.spawn(watch_topics(client, sender.clone(), weak, news, ids));
         Ok(RunningSpool { end: SpoolEnd(sender), ended })
     }
+}
+
+/// Returns the ids of the topics that earlier processes knew.
+fn topic_ids(recovered: &RecoveredSpool) -> TopicIds {
+    let mut ids = TopicIds::default();
+    for topic in recovered.topics.iter().flat_map(|topic| &topic.numbers) {
+        ids.is_former(&topic.name, topic.id);
+    }
+    ids
 }
 
 fn topic_id(index: usize) -> TopicId {
@@ -185,8 +196,13 @@ fn recovered_batch(
         token,
         ordinal: number,
         published_at: published_at(&batch),
-        aged: is_aged(&batch),
-        stored: Some(Box::new(StoredBatch { first: place.first.0, life: life.0, inherited: None })),
+        aged: is_old(batch.max_timestamp(), wall_clock_ms(), ID_MEMORY),
+        stored: Some(Box::new(StoredBatch {
+            first: place.first.0,
+            topic: place.partition.topic.0,
+            life: life.0,
+            inherited: None,
+        })),
         batch,
     };
     RecoveredBatch { place, submission, inherited }

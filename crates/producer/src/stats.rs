@@ -74,6 +74,8 @@ pub struct SpoolStats {
     pub fault: Option<String>,
     /// Whether the cause is that the brokers belong to another cluster than the stored events.
     pub is_other_cluster: bool,
+    /// Whether the cause is that the brokers are older than Kafka 2.8.
+    pub has_outdated_brokers: bool,
 }
 
 impl SpoolStats {
@@ -86,6 +88,7 @@ impl SpoolStats {
             held_partitions: read(&status.held_partitions),
             fault: status.fault().map(ToString::to_string),
             is_other_cluster: matches!(status.fault(), Some(SpoolFault::OtherCluster { .. })),
+            has_outdated_brokers: matches!(status.fault(), Some(SpoolFault::OutdatedBrokers(_))),
         }
     }
 

@@ -120,6 +120,41 @@ fn full_spool_opens_again() {
     }
 }
 
+/// Returns the bytes of all files after many openings of processes that then store nothing.
+fn bytes_after_openings(folder: &Path, held: usize) -> u64 {
+    for _ in 0..40 {
+        let (_, recovered) = open(folder).unwrap();
+        assert_eq!((recovered.batches.len(), recovered.lost().count()), (held, 0));
+    }
+    let files = std::fs::read_dir(folder).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn openings_take_bounded_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    journal.commit(vec![batch(&journal, 0, 1, b"a record batch")]).unwrap();
+    drop(journal);
+    let bytes = bytes_after_openings(folder.path(), 1);
+    assert!(bytes <= 10 * SETTINGS.segment_bytes, "{bytes}");
+}
+
+#[test]
+fn openings_of_full_spool_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    let count = fill(&mut journal);
+    drop(journal);
+    let bytes = bytes_after_openings(folder.path(), count as usize);
+    // A segment with copies is larger than others.
+    assert!(bytes <= SETTINGS.max_bytes * 5 / 4, "{bytes}");
+    let (journal, _) = open(folder.path()).unwrap();
+    for first in 0..count {
+        assert_eq!(*journal.read(PARTITION, Ordinal(first)).unwrap().bytes, [7; 10_000]);
+    }
+}
+
 #[test]
 fn free_bytes_are_kept() {
     let folder = tempfile::tempdir().unwrap();
@@ -185,6 +220,26 @@ fn unreadable_files_are_kept() {
     std::fs::write(&path, &bytes).unwrap();
     drop(open(folder.path()).unwrap());
     assert_eq!(std::fs::read(folder.path().join("damaged-0000000000000000")).unwrap(), bytes);
+}
+
+#[test]
+fn numbers_of_moved_segment_are_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    first_rounds(&mut journal);
+    drop(journal);
+    let (mut journal, before) = open(folder.path()).unwrap();
+    let committed = journal.commit(vec![batch(&journal, 2, 1, b"a record batch")]).unwrap();
+    drop(journal);
+    let (kept, moved) = ("journal-0000000000000001", "damaged-0000000000000001");
+    std::fs::rename(folder.path().join(kept), folder.path().join(moved)).unwrap();
+    let (journal, recovered) = open(folder.path()).unwrap();
+    assert_eq!((recovered.unreadable, recovered.table), (vec![moved.to_owned()], before.table));
+    assert!(recovered.next_frame > committed.frame, "the segment may have frames of these numbers");
+    assert!(!folder.path().join(kept).exists() && folder.path().join("journal-0000000000000002").exists());
+    drop(journal);
+    let (_, recovered) = open(folder.path()).unwrap();
+    assert_eq!(recovered.unreadable, [""; 0], "the loss was named");
 }
 
 #[test]

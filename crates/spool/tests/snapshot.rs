@@ -140,6 +140,16 @@ fn holder_is_named_while_it_lives() {
 }
 
 #[test]
+fn opening_since_the_snapshot_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let snapshot = Snapshot::read(FolderView::new(folder.path())).unwrap();
+    assert!(snapshot.is_unopened().unwrap());
+    drop(open(folder.path()));
+    assert!(!snapshot.is_unopened().unwrap());
+}
+
+#[test]
 fn folder_without_segments_holds_none() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("other"), "text").unwrap();

@@ -23,6 +23,8 @@ CACHES = Path(
 )
 CACHE = CACHES / VERSION
 LIBS = CACHE / "libs"
+# The archive of Kafka's classes, once `kafka up` has made it.
+ARCHIVE = CACHE / "classes.jsa"
 
 # Short-lived brokers on a shared machine start fastest with small heaps and the simplest JIT.
 JVM = os.environ.get("KAFKA_JVM", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1").split() + ["-Djava.net.preferIPv4Stack=true"]
@@ -99,9 +101,14 @@ def java(tool="java"):
     return found
 
 
+def java_version():
+    """Returns what `java -version` prints."""
+    return subprocess.run([java(), "-version"], capture_output=True, text=True).stderr
+
+
 def check_java_version():
     """Checks for Java 17, which Kafka 4 brokers need.  An older Java fails with an obscure class-file error."""
-    text = subprocess.run([java(), "-version"], capture_output=True, text=True).stderr
+    text = java_version()
     try:
         parts = text.split('"')[1].split(".")
         major = int(parts[1] if parts[0] == "1" else parts[0].split("-")[0])
@@ -160,7 +167,8 @@ def classpath():
 def java_command(role="tool", heap="256m", version=VERSION):
     """Returns java with the options that all JVMs of this tool share.  `role` selects the log4j configuration."""
     cache = CACHES / version
-    return [java(), f"-Xmx{heap}", *JVM, f"-Dlog4j2.configurationFile={cache}/log4j2-{role}.xml",
+    archive = [f"-XX:SharedArchiveFile={ARCHIVE}"] if version == VERSION and ARCHIVE.exists() else []
+    return [java(), f"-Xmx{heap}", *JVM, *archive, f"-Dlog4j2.configurationFile={cache}/log4j2-{role}.xml",
             f"-Dlog4j.configuration=file:{cache}/log4j-{role}.properties"]
 
 
@@ -172,4 +180,4 @@ def dump_classes():
         out.mkdir(parents=True, exist_ok=True)
         subprocess.run([java("javac"), "-cp", classpath(), "-d", str(out), str(DUMP_SOURCE)], check=True)
         compiled.write_text(text)  # written last, so that a failed compilation is repeated
-    return f"{out}{os.pathsep}{classpath()}"
+    return f"{classpath()}{os.pathsep}{out}"  # an archive of classes needs its own classpath first

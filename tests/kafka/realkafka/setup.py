@@ -13,6 +13,7 @@ import time
 import uuid
 from pathlib import Path
 
+from .archive import ensure_archive
 from .cluster import Cluster, proxy_program, start_proxy, stop_all
 from .jars import VERSION, check_java_version, classpath, die, fetch, java_command, note
 from .process import free_ports
@@ -207,6 +208,7 @@ def command_up(args):
     started = time.time()
     check_java_version()
     fetch()
+    ensure_archive()
     directory = Path(args.dir).resolve()
     if (directory / "cluster.json").exists():
         die(f"{directory} already has a cluster: run `kafka down` first, or `kafka start` for its stopped brokers")

@@ -31,6 +31,7 @@ async fn main() -> Result<()> {
     let brokers = bootstrap.split(',').map(str::parse).collect::<Result<_, kafka_courier::EndpointError>>();
     config.brokers = brokers.map_err(anyhow::Error::msg)?;
     config.spool_dir.clone_from(spool);
+    config.spool_any_filesystem = true;
     let producer = Arc::new(Producer::build(config)?);
     let [ledger, first] = rest else { return deliver(&producer).await };
     let ledger = Arc::new(std::fs::OpenOptions::new().append(true).create(true).open(ledger)?);

@@ -10,6 +10,7 @@ mod faults;
 mod harness;
 mod input;
 mod log_end;
+mod publish_kills;
 mod restarts;
 mod security;
 mod spool_kills;

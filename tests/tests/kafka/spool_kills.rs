@@ -1,6 +1,8 @@
 //! Processes with a spool that are killed at random moments, on brokers that are killed, stopped and hung as well.
 //!
-//! Rule: `SPOOL_KILLS` is the number of kills. The seed is printed, and `SPOOL_KILLS_SEED` repeats it.
+//! Rules:
+//! - `SPOOL_KILLS` is the number of kills, `SPOOL_CUTS` the number of power cuts.
+//! - The seed is printed, and `SPOOL_KILLS_SEED` repeats it.
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,15 +10,18 @@ use anyhow::Result;
 use kafka_courier_tests::cluster::Cluster;
 use kafka_courier_tests::spool_kills::KillLoop;
 
-fn number(name: &str, default: u64) -> Result<u64> {
+const TOPIC: &str = "stored";
+const WRITER: &str = env!("CARGO_BIN_EXE_spool_writer");
+
+pub(crate) fn number(name: &str, default: u64) -> Result<u64> {
     std::env::var(name).map_or(Ok(default), |value| Ok(value.parse()?))
 }
 
 /// Splitmix64.
-struct Rng(u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -27,15 +32,32 @@ impl Rng {
 
 #[test]
 fn killed_processes_store_once() -> Result<()> {
-    let seed = number("SPOOL_KILLS_SEED", 1)?;
-    println!("replay: SPOOL_KILLS_SEED={seed} tests/kafka/run-suite killed_processes_store_once");
-    let mut rng = Rng(seed);
+    let cluster = cluster()?;
+    let kills = KillLoop::new(&cluster, TOPIC, Path::new(WRITER))?;
+    run(&cluster, kills, number("SPOOL_KILLS", 60)?, "killed_processes_store_once")
+}
+
+#[test]
+fn power_cuts_lose_nothing_stored() -> Result<()> {
+    let cluster = cluster()?;
+    let kills = KillLoop::new(&cluster, TOPIC, Path::new(WRITER))?.with_power_cuts()?;
+    run(&cluster, kills, number("SPOOL_CUTS", 20)?, "power_cuts_lose_nothing_stored")
+}
+
+fn cluster() -> Result<Cluster> {
     let cluster = Cluster::start(3)?;
-    cluster.create_topic("stored", 6, 3, &[("min.insync.replicas", "2")])?;
-    let mut kills = KillLoop::new(&cluster, "stored", Path::new(env!("CARGO_BIN_EXE_spool_writer")))?;
+    cluster.create_topic(TOPIC, 6, 3, &[("min.insync.replicas", "2")])?;
+    Ok(cluster)
+}
+
+/// Kills writers and brokers, then compares the ledger with the log.
+fn run(cluster: &Cluster, mut kills: KillLoop<'_>, count: u64, test: &str) -> Result<()> {
+    let seed = number("SPOOL_KILLS_SEED", 1)?;
+    println!("replay: SPOOL_KILLS_SEED={seed} tests/kafka/run-suite {test}");
+    let mut rng = Rng(seed);
     let mut paused = None;
     let mut dead = None;
-    for life in 0..number("SPOOL_KILLS", 60)? {
+    for life in 0..count {
         if let Some(broker) = paused.take() {
             cluster.resume(broker)?;
         }

@@ -55,7 +55,7 @@ fn dependencies_point_one_way() {
         let forbidden: Vec<&String> = known.difference(&allowed).collect();
         assert!(forbidden.is_empty(), "{name} depends on {forbidden:?}");
     }
-    let unshipped = ["tests", "benches", "examples"].map(package);
+    let unshipped = ["tests", "power-cut", "benches", "examples"].map(package);
     let listed: BTreeSet<String> = DIRECTIONS.iter().map(|(name, _)| package(name)).chain(unshipped).collect();
     assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), listed, "the table lists every package");
 }
@@ -63,7 +63,7 @@ fn dependencies_point_one_way() {
 #[test]
 fn shipped_packages_exclude_tests_and_benches() {
     for (package, known) in shipped_dependencies() {
-        for unshipped in ["kafka-courier-tests", "kafka-courier-benches"] {
+        for unshipped in ["kafka-courier-tests", "kafka-courier-power-cut", "kafka-courier-benches"] {
             assert!(!known.contains(unshipped), "{package} depends on {unshipped}");
         }
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kafka_courier::dlq::BeginReplayError;
+use kafka_courier::spool::SpoolViewError;
 use kafka_courier::{Doubtful, KafkaProducer, Replay, ReplayError, ReplayReport};
 use tokio::runtime::Runtime;
 
@@ -109,6 +110,7 @@ pub(super) fn run(runtime: &Runtime, args: &ReplayArgs) -> Result<Exit, CommandE
         limit: args.chosen.letters.limit,
         dry_run: args.dry_run,
         fence_imported: args.fence_imported,
+        spools: opened.spools.clone(),
         to_topic: args.to_topic.clone(),
         out_of_order: args.out_of_order,
     };
@@ -226,6 +228,9 @@ fn print_report(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Res
 fn command_error(error: &ReplayError) -> CommandError {
     match error {
         ReplayError::Begin(BeginReplayError::Busy { .. } | BeginReplayError::Claimed { .. }) => {
+            CommandError(Exit::Busy, error.to_string())
+        }
+        ReplayError::Spool(why) if matches!(**why, SpoolViewError::Unsteady { .. }) => {
             CommandError(Exit::Busy, error.to_string())
         }
         ReplayError::Begin(_) => CommandError(Exit::Io, error.to_string()),

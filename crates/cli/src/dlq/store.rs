@@ -45,12 +45,15 @@ fn former_topic(_: &str) -> Result<String, ArgumentError> {
     Err(ArgumentError::FormerTopicOption)
 }
 
-/// A store, and the settings for a producer of its dead letters. The settings name no other store.
+/// A store, and the settings for a producer of its dead letters. The settings name no other store, and no spool: the dead
+/// letters are durable, and a command on them must not deliver the events of a spool.
 pub(super) struct OpenedStore {
     pub(super) store: Arc<dyn DeadLetterStore>,
     pub(super) config: KafkaConfig,
     /// The setting `dlq_topic`, which `config` no longer contains.
     pub(super) dlq_topic: String,
+    /// Folders that may have a spool: that of the setting `spool_dir`, and the one that has the file.
+    pub(super) spools: Vec<PathBuf>,
 }
 
 impl StoreArgs {
@@ -99,15 +102,22 @@ impl StoreArgs {
         let with_letters = config.clone();
         let dlq_topic = std::mem::take(&mut config.dlq_topic);
         config.dlq_file = String::new();
+        let spool_dir = std::mem::take(&mut config.spool_dir);
+        let mut spools: Vec<_> =
+            Some(PathBuf::from(spool_dir)).filter(|dir| !dir.as_os_str().is_empty()).into_iter().collect();
         config.auto_replay = false;
         let store = match topic {
             Some(topic) => {
                 check_brokers(&config)?;
                 open_topic(topic, &with_letters, purpose)?
             }
-            None => open_file(&path?, &with_letters, purpose)?,
+            None => {
+                let path = path?;
+                spools.extend(folder_of(&path).filter(|folder| !spools.contains(folder)));
+                open_file(&path, &with_letters, purpose)?
+            }
         };
-        Ok(OpenedStore { store, config, dlq_topic })
+        Ok(OpenedStore { store, config, dlq_topic, spools })
     }
 
     /// Returns the topic of `--store-topic`.
@@ -124,6 +134,11 @@ impl StoreArgs {
             )
         })
     }
+}
+
+/// Returns the folder of a file of dead letters. A producer with a spool keeps both in one folder by default.
+fn folder_of(file: &Path) -> Option<PathBuf> {
+    file.canonicalize().ok()?.parent().map(Path::to_owned)
 }
 
 /// Opens the topic. A command that writes needs a topic whose settings keep all dead letters. Any topic can be read.

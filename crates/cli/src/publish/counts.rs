@@ -4,6 +4,8 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct InputCounts {
     pub(super) delivered: u64,
+    /// Events that the spool has, delivered ones included. 0 without a spool.
+    pub(super) stored: u64,
     /// Events that failed, or were not accepted, and are certainly not in the log.
     pub(super) not_written: u64,
     /// Events that failed and may be in the log.
@@ -20,7 +22,7 @@ pub(super) struct InputCounts {
 
 impl InputCounts {
     pub(super) fn total(&self) -> u64 {
-        self.delivered + self.failed() + self.bad
+        self.delivered + self.stored + self.failed() + self.bad
     }
 
     /// Returns the number of events without the verdict delivered.

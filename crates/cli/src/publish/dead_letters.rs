@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use indicatif::HumanCount;
 use jiff::Timestamp;
-use kafka_courier::dlq::{DeadLetterStore, Letter, Selection, StoreError};
+use kafka_courier::dlq::{DeadLetterStore, Letter, LetterId, Selection, StoreError};
+use kafka_courier::spool::InputItem;
 use kafka_courier::{DeadLetterStats, DeadLetters, KafkaConfig, PublishError};
 use kafka_courier_event_model::Event;
+use uuid::Uuid;
 
 use super::PublishArgs;
 use super::counts::InputCounts;
@@ -55,7 +57,13 @@ impl FileChoice {
     /// # Errors
     /// If a file that an option names can't be opened.
     pub(super) fn open(self, config: &KafkaConfig) -> Result<Option<Arc<SharedFile>>, CommandError> {
-        let warn = |why: &str| crate::say(&format!("warning: dead letters are kept in memory only: {why}"));
+        let has_spool = !config.spool_dir.is_empty();
+        let warn = |why: &str| {
+            // The folder of a spool has a file for them.
+            if !has_spool {
+                crate::say(&format!("warning: dead letters are kept in memory only: {why}"));
+            }
+        };
         match self {
             Self::None => Ok(None),
             Self::Named(_, path) => match SharedFile::open(&path, config, FileUse::Publish) {
@@ -155,10 +163,16 @@ impl RunDeadLetters {
         Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new() }
     }
 
-    /// Adds the dead letter of an event that was not accepted. Every event that was read as JSON has one.
-    pub(super) fn refused(&mut self, topic: &str, event: &dyn Event, error: &PublishError) {
+    /// Adds the dead letter of an event that was not accepted. Every event that was read as JSON has one. A later run makes
+    /// the same dead letter of an item, and a store keeps both once.
+    pub(super) fn refused(&mut self, topic: &str, event: &dyn Event, error: &PublishError, item: Option<InputItem>) {
         match DeadLetters::letter_of(topic, event, error) {
-            Ok(letter) => self.waiting.push(letter),
+            Ok(mut letter) => {
+                if let Some(item) = item {
+                    letter.id = item_id(&item);
+                }
+                self.waiting.push(letter);
+            }
             Err(error) => tracing::error!(%error, id = %event.id(), "event has no dead letter"),
         }
     }
@@ -259,6 +273,17 @@ impl RunDeadLetters {
             }
         }
     }
+}
+
+/// Returns the id of the dead letter of an item: a UUIDv8 (RFC 9562) of its number and its check.
+fn item_id(item: &InputItem) -> LetterId {
+    let mut bytes = [0; 16];
+    let [_, _, number @ ..] = item.number.to_be_bytes();
+    bytes[..6].copy_from_slice(&number);
+    bytes[8..].copy_from_slice(&item.check.to_be_bytes());
+    bytes[6] = 0x80; // version 8
+    bytes[8] = bytes[8] & 0x3f | 0x80; // variant of RFC 9562
+    Uuid::from_bytes(bytes).into()
 }
 
 /// Returns the line about dead letters in a store that can't be read any more.

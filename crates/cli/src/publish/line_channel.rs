@@ -25,6 +25,8 @@ const CAPACITY: usize = 4;
 #[derive(Debug)]
 pub(crate) struct InputLine {
     pub(crate) position: InputPosition,
+    /// The item's check, for an input with a durable position.
+    pub(crate) check: u64,
     pub(crate) event: Result<AnyEvent, ItemError>,
 }
 

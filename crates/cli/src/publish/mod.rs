@@ -4,12 +4,15 @@
 //! - The output accounts for every item of the input: delivered, failed with a reason, not published, or not an event.
 //! - Ctrl-C, SIGTERM or SIGHUP stops reading, and the command delivers the events that were read. A second signal ends the
 //!   command with the verdicts that are known.
+//! - A run with a spool continues where an earlier one was killed (`input_start`, `session/spooled`).
 //! - Memory is bounded by the producer's buffer and by the number of unrecorded verdicts.
 //! - An event passes through `reader` (a thread), `line_channel` (bounded) and `publisher`. `session` runs them.
 
 mod counts;
 mod dead_letters;
+mod input_start;
 mod item_error;
+mod known_items;
 mod line_channel;
 mod monitor;
 mod pace;
@@ -21,32 +24,42 @@ mod reader;
 mod reasons;
 mod receipts;
 mod session;
+mod spool_run;
+mod spool_summary;
 mod summary;
 mod tally;
 mod topic_waits;
 mod unmapped;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use kafka_courier::{ErrorCode, KafkaProducer, LoadedConfig, PublishError, Reason, shown_file};
+use kafka_courier::{ErrorCode, KafkaConfig, KafkaProducer, LoadedConfig, PublishError, Reason, shown_file};
+use serde_json::json;
 
 use self::dead_letters::{FileChoice, RunDeadLetters};
 use self::line_channel::LineReceiver;
+use self::reader::Source;
 use self::receipts::Receipts;
 use self::session::{PublishSession, SessionOptions};
+use self::spool_run::SpoolRun;
 use self::unmapped::Unmapped;
 use crate::exit::{CommandError, Exit};
 use crate::files::CommandFiles;
 use crate::input;
 use crate::settings::{SettingsArgs, check_destination};
+use crate::shared_file::SharedFile;
 use crate::signals::Signals;
 
 /// The longest grace period in seconds. Longer ones are reduced to it.
 const LONGEST_GRACE: u64 = u32::MAX as u64;
 /// Heading of the options about dead letters.
 const DEAD_LETTERS: &str = "Dead letters";
+/// Heading of the options about a spool.
+const SPOOL: &str = "Spool";
 
 /// Publish events from a file or standard input
 ///
@@ -67,7 +80,7 @@ pub(crate) struct PublishArgs {
     /// Stop at the first item that is not an event, and deliver the events before it
     #[arg(long)]
     strict: bool,
-    /// Continue for this long after Ctrl-C, SIGTERM or SIGHUP
+    /// Continue for this long after Ctrl-C, SIGTERM or SIGHUP, and after the end of the input with --spool
     ///
     /// The first half is for publishing events that were read, the whole time for their delivery.
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = crate::whole_number::<u64>, default_value_t = 30)]
@@ -81,11 +94,35 @@ pub(crate) struct PublishArgs {
     /// Do not keep dead letters in a file
     #[arg(long, help_heading = DEAD_LETTERS)]
     no_dlq_file: bool,
+    /// Print the counts of the summary as a line of JSON to standard output
+    #[arg(long)]
+    json: bool,
+    /// Store events in this folder before they are sent [env: KAFKA_SPOOL_DIR]
+    ///
+    /// A run that was killed at any moment continues with the same FILE and folder: each line is in Kafka once. Unreachable
+    /// brokers do not stop the run: events are stored, and delivered by this run or a later one. Exit code 75 says that
+    /// events or lines are left.
+    #[arg(long, value_name = "DIR", help_heading = SPOOL)]
+    spool: Option<PathBuf>,
+    /// Stay until everything in the spool is delivered
+    #[arg(long, help_heading = SPOOL)]
+    wait: bool,
+    /// Publish a file from its start that was published to its end before, or has changed since
+    ///
+    /// A run that did not reach the end of the file continues, with --again too.
+    #[arg(long, help_heading = SPOOL)]
+    again: bool,
     /// Read events from this file (- is standard input)
     #[arg(value_name = "FILE", default_value = "-")]
     file: String,
     #[command(flatten)]
     settings: SettingsArgs,
+}
+
+impl PublishArgs {
+    fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace.min(LONGEST_GRACE))
+    }
 }
 
 /// Runs the command and prints its summary or its error.
@@ -97,10 +134,23 @@ pub(crate) fn run(args: PublishArgs) -> Exit {
             return Exit::Io;
         }
     };
-    let exit = runtime.block_on(publish(args)).unwrap_or_else(CommandError::report);
+    let is_json = args.json;
+    let exit = runtime.block_on(publish(args)).unwrap_or_else(|error| {
+        if is_json {
+            print_failure(&error);
+        }
+        error.report()
+    });
     // The reader's thread may still wait for input.
     runtime.shutdown_background();
     exit
+}
+
+/// Prints the error of a run that has read nothing as a line of JSON.
+fn print_failure(CommandError(exit, why): &CommandError) {
+    let try_again = (*exit == Exit::Busy).then_some("held");
+    // A reader that has ended changes no outcome.
+    let _ = writeln!(std::io::stdout(), "{}", json!({ "exit": *exit as u8, "error": why, "try_again": try_again }));
 }
 
 async fn publish(args: PublishArgs) -> Result<Exit, CommandError> {
@@ -110,19 +160,20 @@ async fn publish(args: PublishArgs) -> Result<Exit, CommandError> {
         () = signals.reached(1) => None,
         ready = prepare(&args) => Some(ready?),
     };
-    let Some(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters }) = ready else {
+    let Some(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters, spool }) = ready else {
         return Err(CommandError(signals.exit(), "stopped by a signal before anything was read".to_owned()));
     };
     let options = SessionOptions {
         topic: args.topic.as_deref().map(Into::into),
         strict: args.strict,
-        grace: Duration::from_secs(args.grace.min(LONGEST_GRACE)),
+        grace: args.grace(),
         input: args.file,
         delivery_timeout,
         unmapped,
+        spool,
     };
     let summary = PublishSession::new(producer, options, lines, receipts, dead_letters, signals).run().await;
-    Ok(summary.print(args.receipts.as_deref()))
+    Ok(summary.print(args.receipts.as_deref(), args.json))
 }
 
 /// The parts of a run before the first event is read.
@@ -133,6 +184,7 @@ struct Prepared {
     lines: LineReceiver,
     receipts: Receipts,
     dead_letters: RunDeadLetters,
+    spool: Option<SpoolRun>,
 }
 
 /// Checks files, settings and the cluster, and creates the parts of a run.
@@ -145,6 +197,7 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     let wanted = FileChoice::of(args, &loaded.config);
     check_files(files, args, &loaded, &wanted)?;
     let mut config = loaded.config;
+    let mut spool = SpoolRun::of(args, &mut config)?;
     let file = args.file.clone();
     let source = open(move || input::open(Path::new(&file), "events"))
         .await?
@@ -153,28 +206,53 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     config.validate().map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
     config.dlq_file = String::new();
     let settings = config.clone();
-    let file = open(move || wanted.open(&settings)).await??;
+    let letters = open(move || wanted.open(&settings)).await??;
     let mapping = config.topic_mapping.clone();
-    let mut builder = KafkaProducer::builder().with_config(config);
-    if let Some(file) = &file {
-        builder = builder.dead_letter_store(file.clone());
-    }
-    let built = open(move || builder.build()).await?;
-    let producer = built.map_err(|errors| CommandError(Exit::Config, errors.to_string()))?;
-    producer.health_check(patience).await?;
-    let fit = producer.dead_letters().check_topic().await;
-    let warnings = fit.map_err(|unfit| CommandError(Exit::Config, format!("dlq_topic: {unfit}")))?;
-    warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}")));
-    if let Some(topic) = &args.topic {
-        producer.learn_topic(topic).await.map_err(|error| topic_error(topic, &error))?;
+    let producer = build(config, letters.as_ref(), spool.as_ref()).await?;
+    if spool_run::check_cluster(&producer, spool.as_ref(), patience).await? {
+        check_topics(&producer, args.topic.as_deref()).await?;
+        // Brokers that answer say within this time that a topic does not exist.
+        spool.iter_mut().for_each(|spool| spool.patience += patience);
     }
     let unmapped = Unmapped::new(&producer, &mapping);
     let receipts = create_receipts(args).await?;
+    let mut source = Source::of(source);
+    if let Some(spool) = &mut spool {
+        let (producer, file, again) = (producer.clone(), args.file.clone(), args.again);
+        (source, spool.input) = open(move || spool_run::open_input(&producer, &file, again, source)).await??;
+    }
     let lines = reader::start(source).map_err(|error| {
         CommandError(Exit::Io, format!("cannot read {}: {error}", shown_file(Path::new(&args.file))))
     })?;
-    let dead_letters = RunDeadLetters::new(producer.dead_letters(), file, args.no_dlq_file);
-    Ok(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters })
+    let dead_letters = RunDeadLetters::new(producer.dead_letters(), letters, args.no_dlq_file);
+    Ok(Prepared { producer, delivery_timeout, unmapped, lines, receipts, dead_letters, spool })
+}
+
+async fn build(
+    config: KafkaConfig,
+    letters: Option<&Arc<SharedFile>>,
+    spool: Option<&SpoolRun>,
+) -> Result<KafkaProducer, CommandError> {
+    let mut builder = KafkaProducer::builder().with_config(config);
+    if let Some(letters) = letters {
+        builder = builder.dead_letter_store(letters.clone());
+    }
+    let built = open(move || builder.build()).await?;
+    built.map_err(|errors| match spool {
+        Some(spool) => spool_run::build_failed(&spool.dir, &errors),
+        None => CommandError(Exit::Config, errors.to_string()),
+    })
+}
+
+/// Checks the dead-letter topic and the topic of `--topic`.
+async fn check_topics(producer: &KafkaProducer, topic: Option<&str>) -> Result<(), CommandError> {
+    let fit = producer.dead_letters().check_topic().await;
+    let warnings = fit.map_err(|unfit| CommandError(Exit::Config, format!("dlq_topic: {unfit}")))?;
+    warnings.iter().for_each(|warning| crate::say(&format!("warning: {warning}")));
+    if let Some(topic) = topic {
+        producer.learn_topic(topic).await.map_err(|error| topic_error(topic, &error))?;
+    }
+    Ok(())
 }
 
 /// Returns the files that arguments name. Fails if two of them are the same.

@@ -7,7 +7,8 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use kafka_courier::KafkaProducer;
+use kafka_courier::spool::InputItem;
+use kafka_courier::{KafkaProducer, Stats};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::dead_letters::RunDeadLetters;
@@ -18,6 +19,8 @@ use crate::signals::Signals;
 
 /// Interval at which verdicts are recorded during a wait.
 const TICK: Duration = Duration::from_millis(100);
+/// Items without an event that are noted in one call.
+const SKIPPED: usize = 500;
 
 /// The reason for which reading or other work ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +37,23 @@ pub(super) enum StopReason {
     ReceiptsFailed,
     /// The deadline passed.
     Deadline,
+    /// The spool accepts no events.
+    SpoolFailed,
+}
+
+impl StopReason {
+    /// Returns the name of the reason in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::InputEnded => "input_ended",
+            Self::Strict => "strict",
+            Self::InputFailed => "input_failed",
+            Self::Signal => "signal",
+            Self::ReceiptsFailed => "receipts_failed",
+            Self::Deadline => "deadline",
+            Self::SpoolFailed => "spool_failed",
+        }
+    }
 }
 
 /// Conditions that interrupt work.
@@ -52,6 +72,8 @@ pub(super) struct Monitor {
     pub(super) progress: ProgressLine,
     pub(super) signals: Signals,
     producer: KafkaProducer,
+    /// Items of the input without an event, whose reports are not durable yet.
+    skipped: Vec<InputItem>,
     look: Interval,
 }
 
@@ -66,8 +88,9 @@ impl Monitor {
         let progress = ProgressLine::new();
         let mut look = interval(TICK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let tally = Tally::new(receipts, delivery_timeout, progress.printer());
-        Self { tally, dead_letters, progress, signals, producer, look }
+        let is_spooled = producer.stats().spool.is_some();
+        let tally = Tally::new(receipts, delivery_timeout, is_spooled, progress.printer());
+        Self { tally, dead_letters, progress, signals, producer, skipped: Vec::new(), look }
     }
 
     /// Runs the work and monitors the run meanwhile. Work that is ready completes before anything else is polled.
@@ -98,6 +121,11 @@ impl Monitor {
         }
     }
 
+    /// Returns the counts of the producer.
+    pub(super) fn producer_stats(&self) -> Stats {
+        self.producer.stats()
+    }
+
     pub(super) fn check(&self, conditions: StopConditions) -> Result<(), StopReason> {
         if self.signals.times() >= conditions.signals {
             return Err(StopReason::Signal);
@@ -112,10 +140,22 @@ impl Monitor {
         }
     }
 
-    /// Stores the dead letters of events that were not accepted. Their receipts can be written afterwards.
+    /// Stores the dead letters of events that were not accepted. Their receipts can be written afterwards, and the spool
+    /// counts their items as dealt with.
     pub(super) async fn keep(&mut self) {
         self.dead_letters.keep().await;
         self.tally.kept();
+        self.producer.skip_items(&std::mem::take(&mut self.skipped));
+    }
+
+    /// Adds an item that is dealt with without an event.
+    pub(super) fn skip(&mut self, item: Option<InputItem>) {
+        self.skipped.extend(item);
+    }
+
+    /// Whether [`keep`](Self::keep) must be called.
+    pub(super) fn is_full(&self) -> bool {
+        self.dead_letters.is_full() || self.skipped.len() >= SKIPPED
     }
 
     /// Records new verdicts and updates the progress line.
@@ -124,8 +164,12 @@ impl Monitor {
         if self.progress.is_due() {
             let (events, deadline) = (self.tally.in_flight() as u64, self.tally.first_deadline());
             let until_failure = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let waiting = Backlog { events, until_failure };
-            self.progress.show(self.tally.counts(), waiting, &self.producer.stats().brokers, doing);
+            let stats = self.producer.stats();
+            let waiting = match &stats.spool {
+                Some(spool) => Backlog { events: spool.records, until_failure: None, is_stored: true },
+                None => Backlog { events, until_failure, is_stored: false },
+            };
+            self.progress.show(self.tally.counts(), waiting, &stats.brokers, doing);
         }
     }
 }

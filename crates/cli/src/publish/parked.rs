@@ -22,6 +22,7 @@ const BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct ParkedEvent {
     pub(super) position: InputPosition,
+    pub(super) check: u64,
     pub(super) event: AnyEvent,
     /// The event's entry in the tally.
     pub(super) ticket: Ticket,
@@ -82,7 +83,12 @@ mod tests {
         let position = InputPosition { place: InputPlace::Line(line), start: 0, end: 0 };
         let json =
             format!("{{\"id\":\"{line}\",\"type\":\"t\",\"timestamp\":\"2024-01-15T10:00:00Z\",\"x\":\"{text}\"}}");
-        ParkedEvent { position, event: AnyEvent::from_json(json.as_bytes()).unwrap(), ticket: Ticket::default() }
+        ParkedEvent {
+            position,
+            check: 0,
+            event: AnyEvent::from_json(json.as_bytes()).unwrap(),
+            ticket: Ticket::default(),
+        }
     }
 
     fn places<'a>(events: impl IntoIterator<Item = &'a ParkedEvent>) -> Vec<String> {

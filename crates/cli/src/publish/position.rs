@@ -13,6 +13,15 @@ pub(crate) enum InputPlace {
     Element(u64),
 }
 
+impl InputPlace {
+    /// Returns the number of the line or element.
+    pub(crate) fn number(self) -> u64 {
+        match self {
+            Self::Line(number) | Self::Element(number) => number,
+        }
+    }
+}
+
 impl fmt::Display for InputPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -32,6 +32,8 @@ pub(super) struct Backlog {
     pub(super) events: u64,
     /// Time until the oldest of them fails.
     pub(super) until_failure: Option<Duration>,
+    /// Whether the events are in a spool, and do not fail.
+    pub(super) is_stored: bool,
 }
 
 impl ProgressLine {
@@ -99,7 +101,7 @@ fn is_report_due(is_hidden: bool, is_outage: bool, since_last: Duration) -> bool
 }
 
 fn line(counts: &InputCounts, in_flight: u64, took: Duration, doing: &str) -> String {
-    let (done, failed) = (counts.total(), counts.total() - counts.delivered);
+    let (done, failed) = (counts.total(), counts.total() - counts.delivered - counts.stored);
     let rate = done as f64 / took.as_secs_f64().max(1e-3);
     format!(
         "{doing}: {} events, {}/s, {} in flight, {} failed",
@@ -112,15 +114,16 @@ fn line(counts: &InputCounts, in_flight: u64, took: Duration, doing: &str) -> St
 
 /// Returns the text about an outage, if events wait for unreachable brokers.
 fn outage(away: &[&BrokerStats], waiting: Backlog) -> Option<String> {
-    let until_failure = waiting.until_failure.filter(|_| !away.is_empty())?;
+    if away.is_empty() || (waiting.until_failure.is_none() && !waiting.is_stored) {
+        return None;
+    }
     let brokers: Vec<_> = away.iter().map(|broker| format!("{} ({})", broker.id, printable(&broker.address))).collect();
     let (what, are) = if away.len() == 1 { ("broker", "is") } else { ("brokers", "are") };
-    Some(format!(
-        "; {what} {} {are} unreachable: {} events wait, the first fails in {} s",
-        brokers.join(", "),
-        HumanCount(waiting.events),
-        until_failure.as_secs()
-    ))
+    let end = match waiting.until_failure {
+        Some(until_failure) => format!("wait, the first fails in {} s", until_failure.as_secs()),
+        None => "wait in the spool".to_owned(),
+    };
+    Some(format!("; {what} {} {are} unreachable: {} events {end}", brokers.join(", "), HumanCount(waiting.events)))
 }
 
 #[cfg(test)]
@@ -139,7 +142,7 @@ mod tests {
         producer.health_check_topics(&["t"], Duration::from_secs(60)).await.unwrap();
         let brokers = producer.stats().brokers;
         let addresses: BTreeMap<_, _> = brokers.iter().map(|broker| (broker.id, broker.address.clone())).collect();
-        let waiting = Backlog { events: 1204, until_failure: Some(Duration::from_millis(12_900)) };
+        let waiting = Backlog { events: 1204, until_failure: Some(Duration::from_millis(12_900)), is_stored: false };
         let away: Vec<_> = brokers.iter().collect();
         let text = outage(&away, waiting).unwrap();
         let expected = format!(
@@ -149,7 +152,10 @@ mod tests {
         assert_eq!(text, expected);
         assert!(outage(&away[..1], waiting).unwrap().starts_with("; broker 1 ("));
         assert_eq!(outage(&[], waiting), None);
-        assert_eq!(outage(&away, Backlog { until_failure: None, ..waiting }), None);
+        let unlimited = Backlog { until_failure: None, ..waiting };
+        assert_eq!(outage(&away, unlimited), None);
+        let stored = outage(&away[..1], Backlog { is_stored: true, ..unlimited }).unwrap();
+        assert!(stored.ends_with(" is unreachable: 1,204 events wait in the spool"), "{stored}");
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! Rules:
 //! - A line stays in the queue until it is processed. An interruption loses no line: it is published later or reported.
 //! - Events of one topic are published in input order. A topic that is not known yet delays only its own events.
-//! - The pace of the cluster limits publishing (see `pace`).
+//! - The pace of the cluster limits publishing (see `pace`). The disk sets the pace with a spool.
+//! - An event waits for memory, for room on the disk, and for the metadata of its topic without limit, if there is a spool.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_courier::spool::{InputId, InputItem};
 use kafka_courier::{Delivery, KafkaProducer, PublishError};
 use kafka_courier_event_model::{AnyEvent, Event};
 
@@ -21,6 +23,8 @@ use super::topic_waits::{ResolvedTopic, TopicWaits};
 use super::unmapped::Unmapped;
 
 const PUBLISHING: &str = "publishing";
+/// The pause before an event that found no room is offered again.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 const WAITING_FOR_TOPICS: &str = "waiting for topics";
 
 /// A line in the queue. A line that waited for its topic already has a ticket.
@@ -28,6 +32,10 @@ struct QueuedLine {
     line: InputLine,
     ticket: Option<Ticket>,
 }
+
+/// The spool of a publisher, and its input if that is a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpooledLines(pub(super) Option<InputId>);
 
 pub(super) struct Publisher {
     producer: KafkaProducer,
@@ -39,6 +47,7 @@ pub(super) struct Publisher {
     parked: Parked,
     topics: TopicWaits,
     unmapped: Unmapped,
+    spool: Option<SpooledLines>,
     /// The last published item in input order.
     reached: Option<InputPlace>,
     /// The item that is not an event and ended publishing.
@@ -46,9 +55,21 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(producer: KafkaProducer, topic: Option<Arc<str>>, strict: bool, unmapped: Unmapped) -> Self {
+    pub(super) fn new(
+        producer: KafkaProducer,
+        topic: Option<Arc<str>>,
+        strict: bool,
+        unmapped: Unmapped,
+        spool: Option<SpooledLines>,
+    ) -> Self {
         let (waiting, parked, topics) = (VecDeque::new(), Parked::default(), TopicWaits::default());
-        Self { producer, topic, strict, waiting, parked, topics, unmapped, reached: None, bad: None }
+        Self { producer, topic, strict, waiting, parked, topics, unmapped, spool, reached: None, bad: None }
+    }
+
+    /// Returns the item of a line, if the input has a durable position.
+    fn item(&self, position: InputPosition, check: u64) -> Option<InputItem> {
+        let input = self.spool?.0?;
+        Some(InputItem { input, number: position.place.number(), check })
     }
 
     /// Adds lines to the end of the queue.
@@ -87,19 +108,25 @@ impl Publisher {
     /// Moves the events of a topic that is now known to the front of the queue, or fails them if the topic has failed.
     pub(super) fn topic_resolved(&mut self, monitor: &mut Monitor, settled: ResolvedTopic) {
         let ResolvedTopic { topic, result } = settled;
+        let is_away = |error: &PublishError| error.is_outage() && !error.is_refusal();
+        if self.spool.is_some() && result.as_ref().is_err_and(is_away) {
+            return self.topics.wait_again(&self.producer, topic);
+        }
         let events = self.parked.take(&topic);
         match result {
             Ok(()) => {
-                for ParkedEvent { position, event, ticket } in events.into_iter().rev() {
+                for ParkedEvent { position, check, event, ticket } in events.into_iter().rev() {
                     self.waiting.push_front(QueuedLine {
-                        line: InputLine { position, event: Ok(event) },
+                        line: InputLine { position, check, event: Ok(event) },
                         ticket: Some(ticket),
                     });
                 }
             }
             Err(error) => {
-                for ParkedEvent { position, event, ticket } in events {
-                    monitor.dead_letters.refused(&topic, &event, &error);
+                for ParkedEvent { position, check, event, ticket } in events {
+                    let item = self.item(position, check);
+                    monitor.dead_letters.refused(&topic, &event, &error, item);
+                    monitor.skip(item);
                     let at = (Some(ticket), position.place);
                     monitor.tally.refused(at, event.id().clone(), topic.clone(), &error);
                 }
@@ -122,6 +149,9 @@ impl Publisher {
                 Err(error) => {
                     let position = line.position;
                     monitor.tally.bad(position.place, error.to_string());
+                    if !self.strict {
+                        monitor.skip(self.item(position, line.check));
+                    }
                     self.waiting.pop_front();
                     if self.strict {
                         self.bad = Some(position);
@@ -130,7 +160,7 @@ impl Publisher {
                 }
                 Ok(_) => self.publish_first(monitor, conditions).await?,
             }
-            if monitor.dead_letters.is_full() {
+            if monitor.is_full() {
                 monitor.keep().await;
             }
         }
@@ -155,13 +185,15 @@ impl Publisher {
 
     /// Processes the first line, an event: publishes it, parks it, or records its failure.
     async fn publish_first(&mut self, monitor: &mut Monitor, conditions: StopConditions) -> Result<(), StopReason> {
-        let Some(QueuedLine { line: InputLine { position, event: Ok(event) }, ticket }) = self.waiting.front() else {
+        let Some(QueuedLine { line: InputLine { position, check, event: Ok(event) }, ticket }) = self.waiting.front()
+        else {
             return Ok(());
         };
         monitor.check(conditions)?;
         let topic = self.topic_of(event);
         let at = (*ticket, position.place);
-        match self.offer(&topic, event, monitor, conditions).await? {
+        let item = self.item(*position, *check);
+        match self.offer((&topic, event, item), monitor, conditions).await? {
             Ok(delivery) => {
                 monitor.tally.accepted(at, event.id().clone(), delivery, event.as_str().len());
                 self.unmapped.note(&topic, event.event_type());
@@ -174,8 +206,13 @@ impl Publisher {
                 let ticket = monitor.tally.parked(at, event.id().clone());
                 return self.park_first(topic, ticket);
             }
+            Err(PublishError::BufferFull { .. } | PublishError::SpoolFull { .. }) if self.spool.is_some() => {
+                return monitor.run(PUBLISHING, conditions, tokio::time::sleep(ROOM_PAUSE)).await;
+            }
+            Err(PublishError::Spool(_)) => return Err(StopReason::SpoolFailed),
             Err(error) => {
-                monitor.dead_letters.refused(&topic, event, &error);
+                monitor.dead_letters.refused(&topic, event, &error, item);
+                monitor.skip(item);
                 monitor.tally.refused(at, event.id().clone(), topic, &error);
             }
         }
@@ -186,8 +223,7 @@ impl Publisher {
     /// Offers an event to the producer. Waits for memory, but not for a topic.
     async fn offer(
         &self,
-        topic: &Arc<str>,
-        event: &AnyEvent,
+        (topic, event, item): (&Arc<str>, &AnyEvent, Option<InputItem>),
         monitor: &mut Monitor,
         conditions: StopConditions,
     ) -> Result<Result<Delivery, PublishError>, StopReason> {
@@ -195,18 +231,25 @@ impl Publisher {
             // Earlier events of the topic are parked.
             return Ok(Err(PublishError::TopicPending { topic: topic.clone() }));
         }
-        match self.producer.try_publish_to(topic, event) {
-            Err(PublishError::BufferFull { .. }) => {
+        let offered = match &item {
+            Some(item) => self.producer.try_publish_item(topic, event, item),
+            None => self.producer.try_publish_to(topic, event),
+        };
+        match (offered, item) {
+            (Err(PublishError::BufferFull { .. } | PublishError::SpoolFull { .. }), Some(item)) => {
+                monitor.run(PUBLISHING, conditions, self.producer.publish_item(topic, event, &item)).await
+            }
+            (Err(PublishError::BufferFull { .. } | PublishError::SpoolFull { .. }), None) => {
                 monitor.run(PUBLISHING, conditions, self.producer.publish_to(topic, event)).await
             }
-            offered => Ok(offered),
+            (offered, _) => Ok(offered),
         }
     }
 
     /// Parks the first line.
     fn park_first(&mut self, topic: Arc<str>, ticket: Ticket) -> Result<(), StopReason> {
-        if let Some(QueuedLine { line: InputLine { position, event: Ok(event) }, .. }) = self.waiting.pop_front()
-            && self.parked.park(topic.clone(), ParkedEvent { position, event, ticket })
+        if let Some(QueuedLine { line: InputLine { position, check, event: Ok(event) }, .. }) = self.waiting.pop_front()
+            && self.parked.park(topic.clone(), ParkedEvent { position, check, event, ticket })
         {
             self.topics.wait_for(&self.producer, topic);
         }
@@ -235,6 +278,9 @@ impl Publisher {
             monitor.check(conditions)?;
             match monitor.tally.oldest() {
                 // The tally records the verdict.
+                Some(oldest) if self.spool.is_some() => {
+                    drop(monitor.run(PUBLISHING, conditions, oldest.stored()).await?);
+                }
                 Some(oldest) => drop(monitor.run(PUBLISHING, conditions, oldest).await?),
                 None if self.waits_for_topics() => self.wait_for_topic(monitor, conditions).await?,
                 None => {
@@ -256,25 +302,33 @@ impl Publisher {
 
     /// Reports all items in the queue and all parked events as not published. Returns the place of the first such event.
     pub(super) fn report_unpublished(&mut self, monitor: &mut Monitor) -> Option<InputPlace> {
-        let parked = self.parked.take_all().into_iter().map(|(topic, ParkedEvent { position, event, ticket })| {
-            let line = InputLine { position, event: Ok(event) };
-            (Some(topic), QueuedLine { line, ticket: Some(ticket) })
-        });
+        let parked =
+            self.parked.take_all().into_iter().map(|(topic, ParkedEvent { position, check, event, ticket })| {
+                let line = InputLine { position, check, event: Ok(event) };
+                (Some(topic), QueuedLine { line, ticket: Some(ticket) })
+            });
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|taken| (None, taken));
         let mut first = None;
-        for (topic, QueuedLine { line: InputLine { position, event }, ticket }) in parked.chain(waiting) {
+        for (topic, QueuedLine { line: InputLine { position, check: _, event }, ticket }) in parked.chain(waiting) {
             let InputPosition { place, .. } = position;
             match event {
                 Ok(event) => {
                     let topic = topic.unwrap_or_else(|| self.topic_of(&event));
                     first = Some(first.map_or(place, |first: InputPlace| first.min(place)));
-                    monitor.dead_letters.refused(&topic, &event, &PublishError::Closed);
+                    monitor.dead_letters.refused(&topic, &event, &PublishError::Closed, None);
                     monitor.tally.unpublished((ticket, place), event.id().clone(), topic);
                 }
                 Err(why) => monitor.tally.bad(place, why.to_string()),
             }
         }
         first
+    }
+
+    /// Drops the lines that were not published. They are still in the input.
+    pub(super) fn forget_unpublished(&mut self, monitor: &mut Monitor) {
+        let waiting = std::mem::take(&mut self.waiting).into_iter().filter_map(|taken| taken.ticket);
+        let parked = self.parked.take_all().into_iter().map(|(_, parked)| parked.ticket);
+        monitor.tally.forget(waiting.chain(parked));
     }
 
     fn topic_of(&self, event: &AnyEvent) -> Arc<str> {

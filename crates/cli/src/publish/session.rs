@@ -5,6 +5,8 @@
 //!   its end. The second signal ends the run.
 //! - The run knows whether the input was read to its end.
 
+mod spooled;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +16,9 @@ use super::dead_letters::{Advice, RunDeadLetters};
 use super::line_channel::{Handover, LineReceiver};
 use super::monitor::{Monitor, StopConditions, StopReason};
 use super::position::{InputPlace, InputPosition};
-use super::publisher::Publisher;
+use super::publisher::{Publisher, SpooledLines};
 use super::receipts::Receipts;
+use super::spool_run::SpoolRun;
 use super::summary::{FirstUnpublished, Summary};
 use super::topic_waits::ResolvedTopic;
 use super::unmapped::Unmapped;
@@ -38,6 +41,7 @@ pub(super) struct SessionOptions {
     pub(super) input: String,
     pub(super) delivery_timeout: Duration,
     pub(super) unmapped: Unmapped,
+    pub(super) spool: Option<SpoolRun>,
 }
 
 /// The next input of a run.
@@ -54,6 +58,9 @@ pub(super) struct PublishSession {
     lines: LineReceiver,
     monitor: Monitor,
     publisher: Publisher,
+    spool: Option<SpoolRun>,
+    /// The time in which a group of lines must be published.
+    patience: Option<Duration>,
     /// The last item that was read.
     last: Option<InputPosition>,
     /// The input was read to its end.
@@ -72,13 +79,19 @@ impl PublishSession {
         signals: Signals,
     ) -> Self {
         let monitor = Monitor::new(producer.clone(), options.delivery_timeout, receipts, dead_letters, signals);
-        let publisher = Publisher::new(producer.clone(), options.topic, options.strict, options.unmapped);
-        let (grace, input) = (options.grace, options.input);
-        Self { producer, grace, input, lines, monitor, publisher, last: None, is_whole: false, left: None }
+        let SessionOptions { topic, strict, grace, input, unmapped, spool, .. } = options;
+        let lines_of = spool.as_ref().map(|spool| SpooledLines(spool.input));
+        let publisher = Publisher::new(producer.clone(), topic, strict, unmapped, lines_of);
+        let patience = spool.as_ref().filter(|spool| !spool.waits).map(|spool| spool.patience);
+        let (last, is_whole, left) = (None, false, None);
+        Self { producer, grace, input, lines, monitor, publisher, spool, patience, last, is_whole, left }
     }
 
     /// Publishes all events and returns the summary.
     pub(super) async fn run(mut self) -> Summary {
+        if let Some(spool) = self.spool.take() {
+            return self.run_spooled(spool).await;
+        }
         let mut end = self.publish_all().await.err().unwrap_or(StopReason::InputEnded);
         if matches!(end, StopReason::Strict | StopReason::InputFailed) {
             self.finish_before_bad(UNINTERRUPTED).await;
@@ -129,6 +142,7 @@ impl PublishSession {
             took: self.monitor.progress.elapsed(),
             unmapped: self.publisher.unmapped().line(),
             tally: self.monitor.tally,
+            spool: None,
         }
     }
 
@@ -151,9 +165,10 @@ impl PublishSession {
                 NextInput::Handover(Some(handed)) => self.take(handed)?,
                 NextInput::Handover(None) => self.is_whole = true,
             }
-            self.publish_waiting(UNINTERRUPTED).await?;
+            self.publish_waiting(self.patience()).await?;
         }
-        self.publisher.finish(&mut self.monitor, UNINTERRUPTED).await
+        let conditions = self.patience();
+        self.publisher.finish(&mut self.monitor, conditions).await
     }
 
     async fn publish_waiting(&mut self, conditions: StopConditions) -> Result<(), StopReason> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use indicatif::HumanCount;
 use kafka_courier::shown_file;
+use serde::Serialize;
 
 use super::counts::InputCounts;
 use super::dead_letters::{DeadLetterSummary, Kept};
@@ -30,6 +31,43 @@ pub(super) struct FirstUnpublished {
     pub(super) is_last: bool,
 }
 
+/// The state of the spool at the end of a run.
+pub(super) struct SpoolEnd {
+    /// The folder, as messages show it.
+    pub(super) dir: String,
+    /// Events that this run delivered, those of earlier runs included.
+    pub(super) delivered: u64,
+    /// Accepted events that became dead letters.
+    pub(super) failed: u64,
+    /// Events that are left in the spool.
+    pub(super) left: u64,
+    /// Whether the input is a file, whose position is durable.
+    pub(super) is_file: bool,
+    /// The error that ended the delivery, and its exit code.
+    pub(super) fault: Option<(Exit, String)>,
+}
+
+/// The summary as a line of JSON.
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    exit: u8,
+    /// Why reading ended.
+    end: &'static str,
+    read: u64,
+    delivered: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<u64>,
+    /// Why a later run of the same command is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    try_again: Option<&'a str>,
+    failed: u64,
+    unpublished: u64,
+    bad: u64,
+    seconds: f64,
+}
+
 /// The outcome of a run.
 pub(super) struct Summary {
     /// The reason for the end of reading.
@@ -45,13 +83,20 @@ pub(super) struct Summary {
     /// The line about types without their own topic.
     pub(super) unmapped: Option<String>,
     pub(super) tally: Tally,
+    /// The spool, if the run had one.
+    pub(super) spool: Option<SpoolEnd>,
 }
 
 impl Summary {
-    /// Prints the summary and returns the exit code. `receipts` is the path of the receipts.
-    pub(super) fn print(&self, receipts: Option<&Path>) -> Exit {
+    /// Prints the summary and returns the exit code. `receipts` is the path of the receipts. `json` also prints the counts to
+    /// standard output.
+    pub(super) fn print(&self, receipts: Option<&Path>, json: bool) -> Exit {
         let counts = self.tally.counts();
-        crate::say(&sentence(counts, self.took.as_secs_f64()));
+        crate::say(&sentence(counts, self.took.as_secs_f64(), self.spool.is_some()));
+        if let Some(spool) = &self.spool {
+            crate::say(&spool.sentence());
+            spool.fault.iter().for_each(|(_, why)| crate::say(why));
+        }
         let (reasons, are_more) = self.tally.reasons();
         // A single failure was printed before and needs no group.
         for (count, reason) in reasons.most_frequent(REASONS).iter().filter(|(count, _)| *count > 1 || are_more) {
@@ -59,9 +104,11 @@ impl Summary {
             crate::say(&format!("  {} {times}: {reason}", HumanCount(*count)));
         }
         self.unmapped.iter().for_each(|line| crate::say(line));
-        if let Some(stop) = stop(self.end, self.last, self.left, self.letters.kept) {
-            crate::say(&stop);
-        }
+        let stop = match &self.spool {
+            Some(spool) if self.end != StopReason::Strict => spool.unread(self.end).map(str::to_owned),
+            _ => stop(self.end, self.last, self.left, self.letters.kept),
+        };
+        stop.iter().for_each(|stop| crate::say(stop));
         self.letters.lines.iter().for_each(|line| crate::say(line));
         for letter in &self.letters.whole {
             // A failed write to standard error can't be reported.
@@ -72,15 +119,44 @@ impl Summary {
             let name = if path == Path::new("-") { "standard output".to_owned() } else { shown_file(path) };
             crate::say(&format!("cannot write receipts to {name}: {error}: some receipts are missing"));
         }
-        self.interrupted.unwrap_or_else(|| exit_code(counts, self.end, failed.is_some()))
+        let exit = self.interrupted.unwrap_or_else(|| match &self.spool {
+            Some(spool) => spool.exit_code(counts, self.end, failed.is_some()),
+            None => exit_code(counts, self.end, failed.is_some()),
+        });
+        if json {
+            self.print_line(exit);
+        }
+        exit
+    }
+
+    fn print_line(&self, exit: Exit) {
+        let counts = self.tally.counts();
+        let (spool, failed) = (self.spool.as_ref(), counts.not_written + counts.unknown);
+        let line = SummaryLine {
+            exit: exit as u8,
+            end: self.end.name(),
+            read: counts.total(),
+            delivered: spool.map_or(counts.delivered, |spool| spool.delivered),
+            stored: spool.map(|_| counts.stored),
+            left: spool.map(|spool| spool.left),
+            try_again: spool.and_then(|spool| spool.try_again(self.end)),
+            failed: failed + spool.map_or(0, |spool| spool.failed),
+            unpublished: counts.unpublished,
+            bad: counts.bad,
+            seconds: self.took.as_secs_f64(),
+        };
+        // A reader that has ended changes no outcome.
+        let written = serde_json::to_string(&line).map(|line| writeln!(std::io::stdout(), "{line}"));
+        debug_assert!(written.is_ok());
     }
 }
 
-fn sentence(counts: &InputCounts, seconds: f64) -> String {
-    let InputCounts { delivered, not_written, unknown, unpublished, bad, .. } = *counts;
-    let rate = HumanCount((delivered as f64 / seconds.max(1e-3)) as u64);
+fn sentence(counts: &InputCounts, seconds: f64, is_spooled: bool) -> String {
+    let InputCounts { delivered, stored, not_written, unknown, unpublished, bad, .. } = *counts;
+    let (done, how) = if is_spooled { (stored, "stored") } else { (delivered, "delivered") };
+    let rate = HumanCount((done as f64 / seconds.max(1e-3)) as u64);
     let total = HumanCount(counts.total());
-    let mut text = format!("{total} read, {} delivered in {seconds:.1} s ({rate}/s)", HumanCount(delivered));
+    let mut text = format!("{total} read, {} {how} in {seconds:.1} s ({rate}/s)", HumanCount(done));
     for (count, what) in [
         (not_written, "failed and not written"),
         (unknown, "failed and possibly written"),
@@ -166,7 +242,7 @@ mod tests {
     fn summary_omits_zero_counts() {
         let counts = InputCounts { delivered: 1_000_000, unknown: 2, ..InputCounts::default() };
         assert_eq!(
-            sentence(&counts, 2.0),
+            sentence(&counts, 2.0, false),
             "1,000,002 read, 1,000,000 delivered in 2.0 s (500,000/s), 2 failed and possibly written"
         );
     }

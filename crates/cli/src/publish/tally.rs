@@ -47,6 +47,22 @@ struct TallyEntry {
 
 type DeliveryResult = Result<RecordMetadata, DeliveryError>;
 
+/// The end of an accepted event, for this run.
+enum ItemEnd {
+    Verdict(DeliveryResult),
+    /// The spool has the event.
+    Stored,
+}
+
+/// Returns the end of an event, if it is known. An event that is stored has its end, whatever its verdict.
+fn end_of(delivery: &Delivery, is_spooled: bool) -> Option<ItemEnd> {
+    match delivery.now() {
+        Some(Ok(metadata)) => Some(ItemEnd::Verdict(Ok(metadata))),
+        _ if is_spooled && delivery.is_stored() => Some(ItemEnd::Stored),
+        verdict => verdict.map(ItemEnd::Verdict),
+    }
+}
+
 enum ItemState {
     /// The event's topic is not known yet.
     Parked,
@@ -60,6 +76,8 @@ enum ItemState {
     Refused { topic: Arc<str>, error: String, letter: u64 },
     /// The item is not an event, and is counted.
     Bad(String),
+    /// The event was not published, and is still in the input.
+    Forgotten,
 }
 
 pub(super) struct Tally {
@@ -80,12 +98,19 @@ pub(super) struct Tally {
     /// Number of the first of them whose dead letters are stored.
     kept: u64,
     receipts: Receipts,
+    /// Whether the producer has a spool.
+    is_spooled: bool,
     /// Prints a line.
     show: Box<dyn Fn(&str) + Send>,
 }
 
 impl Tally {
-    pub(super) fn new(receipts: Receipts, delivery_timeout: Duration, show: Box<dyn Fn(&str) + Send>) -> Self {
+    pub(super) fn new(
+        receipts: Receipts,
+        delivery_timeout: Duration,
+        is_spooled: bool,
+        show: Box<dyn Fn(&str) + Send>,
+    ) -> Self {
         Self {
             queue: VecDeque::new(),
             noted: 0,
@@ -99,6 +124,7 @@ impl Tally {
             refused: 0,
             kept: 0,
             receipts,
+            is_spooled,
             show,
         }
     }
@@ -218,19 +244,20 @@ impl Tally {
         self.now = Instant::now();
         while let Some(oldest) = self.queue.front() {
             let verdict = match &oldest.state {
-                ItemState::Pending { delivery, .. } => match delivery.now() {
+                ItemState::Pending { delivery, .. } => match end_of(delivery, self.is_spooled) {
                     None => break,
-                    verdict => verdict,
+                    end => end,
                 },
                 ItemState::Parked => break,
                 ItemState::Refused { letter, .. } if *letter >= self.kept => break,
-                ItemState::Refused { .. } | ItemState::Bad(_) => None,
+                ItemState::Refused { .. } | ItemState::Bad(_) | ItemState::Forgotten => None,
             };
             self.note_oldest(verdict);
         }
         // The pace also gets the verdicts of items behind one that waits for its topic or its dead letter.
+        let is_spooled = self.is_spooled;
         while let Some((delivery, _)) = self.oldest_open() {
-            if delivery.now().is_none() {
+            if end_of(delivery, is_spooled).is_none() {
                 return;
             }
             if let Some(ItemState::Pending { open, .. }) =
@@ -267,6 +294,16 @@ impl Tally {
         at.checked_add(self.delivery_timeout)
     }
 
+    /// Removes events that wait for their topics: the run ends, and they are still in the input.
+    pub(super) fn forget(&mut self, tickets: impl Iterator<Item = Ticket>) {
+        for Ticket(number) in tickets {
+            let index = number.checked_sub(self.noted).and_then(|index| usize::try_from(index).ok());
+            if let Some(entry) = index.and_then(|index| self.queue.get_mut(index)) {
+                entry.state = ItemState::Forgotten;
+            }
+        }
+    }
+
     /// Records all remaining items. Events without a verdict are counted as unknown.
     pub(super) fn note_all(&mut self) {
         while !self.queue.is_empty() {
@@ -275,7 +312,7 @@ impl Tally {
         }
     }
 
-    fn note_oldest(&mut self, verdict: Option<DeliveryResult>) {
+    fn note_oldest(&mut self, end: Option<ItemEnd>) {
         let Some(TallyEntry { place, id, state }) = self.queue.pop_front() else { return };
         self.noted += 1;
         self.first_open = self.first_open.saturating_sub(1);
@@ -286,13 +323,21 @@ impl Tally {
                     self.pace.settled(bytes, at, self.now);
                 }
                 let at = ReceiptLine { topic: Some(delivery.topic()), partition: Some(delivery.partition()), ..empty };
-                self.note_verdict(at, verdict);
+                match end {
+                    Some(ItemEnd::Stored) => {
+                        self.counts.stored += 1;
+                        self.receipts.write(&ReceiptLine { outcome: Some("stored"), ..at });
+                    }
+                    Some(ItemEnd::Verdict(verdict)) => self.note_verdict(at, Some(verdict)),
+                    None => self.note_verdict(at, None),
+                }
             }
             ItemState::Refused { topic, error, .. } => {
                 let outcome = Some(FailedOutcome::NotWritten.as_str());
                 self.receipts.write(&ReceiptLine { topic: Some(&topic), outcome, error: Some(&error), ..empty });
             }
             ItemState::Bad(error) => self.receipts.write(&ReceiptLine { error: Some(&error), ..empty }),
+            ItemState::Forgotten => {}
             // The publisher leaves no parked event.
             ItemState::Parked => debug_assert!(false, "{place} was never published"),
         }
@@ -301,7 +346,10 @@ impl Tally {
     fn note_verdict(&mut self, at: ReceiptLine<'_>, verdict: Option<DeliveryResult>) {
         let (outcome, error, kind, reason) = match verdict {
             Some(Ok(metadata)) => {
-                self.counts.delivered += 1;
+                match self.is_spooled {
+                    true => self.counts.stored += 1,
+                    false => self.counts.delivered += 1,
+                }
                 return self.receipts.write(&ReceiptLine { offset: metadata.offset, ..at });
             }
             Some(Err(error)) => {
@@ -345,7 +393,7 @@ mod tests {
     use super::*;
 
     fn tally() -> Tally {
-        Tally::new(Receipts::default(), Duration::from_secs(30), Box::new(|_| {}))
+        Tally::new(Receipts::default(), Duration::from_secs(30), false, Box::new(|_| {}))
     }
 
     #[test]

@@ -6,9 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_courier::{KafkaProducer, PublishError};
 use tokio::task::{Id, JoinSet};
+
+/// The time before a topic is requested again after an outage.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A topic at the end of its wait: known, or failed.
 pub(super) struct ResolvedTopic {
@@ -27,6 +31,16 @@ impl TopicWaits {
     pub(super) fn wait_for(&mut self, producer: &KafkaProducer, topic: Arc<str>) {
         let (producer, name) = (producer.clone(), topic.clone());
         let wait = self.waits.spawn(async move { producer.learn_topic(&name).await });
+        self.names.insert(wait.id(), topic);
+    }
+
+    /// Starts another wait for a topic, after a pause.
+    pub(super) fn wait_again(&mut self, producer: &KafkaProducer, topic: Arc<str>) {
+        let (producer, name) = (producer.clone(), topic.clone());
+        let wait = self.waits.spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            producer.learn_topic(&name).await
+        });
         self.names.insert(wait.id(), topic);
     }
 

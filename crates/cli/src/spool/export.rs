@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - The spool is not changed. A process that opens it delivers the exported events.
-//! - The export fails if a process has the spool, before or after: the outcome of an event may have changed meanwhile.
+//! - The export fails if a process has or had the spool meanwhile: the outcome of an event may have changed.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use kafka_courier::spool::SpoolView;
 
 use super::folder::{ChosenFolder, FolderArgs};
 use super::list::records;
-use super::output_failed;
+use super::{output_failed, read_failed};
 use crate::dlq::write_line;
 use crate::exit::{CommandError, Exit};
 use crate::files::resolve;
@@ -44,7 +44,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, CommandError> {
     if args.to == Path::new("-") {
         let mut out = BufWriter::new(io::stdout().lock());
         export(&view, &mut out, output_failed)?;
-        chosen.check_free()?;
+        check_undisturbed(&chosen, &view)?;
         return Ok(Exit::Ok);
     }
     let name = shown_file(&args.to);
@@ -55,10 +55,20 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, CommandError> {
     };
     let mut out = Replacement::of(&args.to).map_err(create_failed)?;
     let count = export(&view, &mut out.writer, write_failed)?;
-    chosen.check_free()?;
+    check_undisturbed(&chosen, &view)?;
     out.commit().map_err(write_failed)?;
     crate::say(&format!("{} written to {name}, and still in the spool", super::events(count)));
     Ok(Exit::Ok)
+}
+
+/// Fails if a process has the spool, or had it since it was read.
+fn check_undisturbed(chosen: &ChosenFolder, view: &SpoolView) -> Result<(), CommandError> {
+    chosen.check_free()?;
+    if view.is_unopened().map_err(read_failed)? {
+        return Ok(());
+    }
+    let why = format!("{}: a process had this spool during the export: export the events again", chosen.shown());
+    Err(CommandError(Exit::Busy, why))
 }
 
 /// Fails if the file is in the folder of the spool.

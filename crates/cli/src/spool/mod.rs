@@ -1,9 +1,11 @@
 //! `courier spool`: reads, exports and delivers the events that a producer left in its spool.
 //!
 //! Rules:
-//! - Only `drain` opens the spool. The other commands write nothing there, and need no right to write.
+//! - Only `drain` opens the spool. `adopt` writes its mark. The other commands write nothing there, and need no right to
+//!   write.
 //! - A command that reads also works while a process has the spool. It ends with 75 if the process disturbs it.
 
+mod adopt;
 mod check;
 mod drain;
 mod export;
@@ -24,8 +26,8 @@ use crate::help;
 /// Read, export and deliver the events in a spool
 ///
 /// A spool is the folder of the option spool_dir. A producer stores accepted events there before it sends them. The next
-/// producer with the same folder delivers the events that are left, and so does `courier spool drain`. The other commands
-/// change nothing in the folder.
+/// producer with the same folder delivers the events that are left, and so does `courier spool drain`. `courier spool adopt`
+/// takes over a copied folder. The other commands change nothing in the folder.
 #[derive(Args, Debug)]
 pub(crate) struct SpoolArgs {
     #[command(subcommand)]
@@ -44,6 +46,8 @@ enum SpoolCommand {
     Export(export::ExportArgs),
     #[command(after_long_help = help::spool_drain())]
     Drain(drain::DrainArgs),
+    #[command(after_long_help = help::spool_adopt())]
+    Adopt(adopt::AdoptArgs),
 }
 
 /// Runs the command and prints its error.
@@ -54,6 +58,7 @@ pub(crate) fn run(args: &SpoolArgs) -> ExitCode {
         SpoolCommand::Check(args) => check::run(args),
         SpoolCommand::Export(args) => export::run(args),
         SpoolCommand::Drain(args) => drain::run(args),
+        SpoolCommand::Adopt(args) => adopt::run(args),
     };
     done.unwrap_or_else(CommandError::report).into()
 }

@@ -1,10 +1,11 @@
-//! The progress line of `courier spool drain` on standard error.
+//! The progress lines of `courier spool drain` on standard error.
 //!
 //! Rules: without a terminal, a line is printed once a minute.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kafka_courier::spool::SpoolHolder;
 use kafka_courier::{BrokerStats, Reachability, Stats};
 
 use crate::terminal::printable;
@@ -53,6 +54,42 @@ impl DrainProgress {
 
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
+    }
+}
+
+/// The line while another process delivers.
+pub(super) struct WatchProgress {
+    bar: ProgressBar,
+    holder: SpoolHolder,
+    reported: Instant,
+}
+
+impl WatchProgress {
+    /// Says that another process delivers the events, and returns a progress line.
+    pub(super) fn new(holder: SpoolHolder, dir: &str, left: u64) -> Self {
+        if left > 0 {
+            let events = super::events(left);
+            crate::say(&format!("{holder} has the spool {dir}, and delivers its {events}: waiting until that is done"));
+        }
+        let drain = DrainProgress::new();
+        Self { bar: drain.bar, holder, reported: drain.began }
+    }
+
+    /// Draws the line.
+    pub(super) fn show(&mut self, left: u64) {
+        let line = format!("{} delivers: {} left", self.holder, super::events(left));
+        if self.bar.is_hidden() && self.reported.elapsed() >= REPORT_EVERY {
+            self.reported = Instant::now();
+            crate::say(&line);
+        }
+        self.bar.set_message(line);
+        self.bar.tick();
+    }
+}
+
+impl Drop for WatchProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

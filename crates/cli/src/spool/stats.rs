@@ -6,7 +6,7 @@ use clap::Args;
 use console::Term;
 use indicatif::{HumanBytes, HumanCount};
 use jiff::Timestamp;
-use kafka_courier::spool::{SpoolHolder, SpoolView, StoredPartition};
+use kafka_courier::spool::{SpoolHolder, SpoolView, SpooledInput, StoredPartition};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -26,7 +26,8 @@ const LAYOUT: Layout<6> = Layout {
 
 /// Count the events in a spool by topic and partition
 ///
-/// Counts events that are neither delivered nor dead letters. Changes nothing, and also works while a process has the
+/// Counts events that are neither delivered nor dead letters, and the lines of files that were published with
+/// `courier publish --spool`. Changes nothing, and also works while a process has the
 /// spool.
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
@@ -58,6 +59,18 @@ struct SpoolReport {
     /// Files that are kept because of damage.
     damaged_files: usize,
     partitions: Vec<PartitionReport>,
+    /// The files that were published through the spool.
+    inputs: Vec<InputReport>,
+}
+
+/// The position of an input.
+#[derive(Serialize)]
+struct InputReport {
+    name: String,
+    /// Lines or elements that are dealt with.
+    items: u64,
+    /// The last of them.
+    last: Option<u64>,
 }
 
 /// The counts of a partition.
@@ -104,6 +117,7 @@ impl SpoolReport {
             file_bytes: view.file_bytes(),
             damaged_files: view.quarantined().len(),
             partitions,
+            inputs: view.inputs().iter().map(InputReport::of).collect(),
         })
     }
 
@@ -124,6 +138,7 @@ impl SpoolReport {
         if self.damaged_files > 0 {
             text.push_str(&format!(", {} kept because of damage", self.damaged_files));
         }
+        self.inputs.iter().for_each(|input| text.push_str(&input.line()));
         let rows: Vec<_> = self.partitions.iter().map(PartitionReport::row).collect();
         if rows.is_empty() {
             return text;
@@ -133,6 +148,17 @@ impl SpoolReport {
         text.push_str(&format!("\n\n{}", table.title()));
         rows.iter().for_each(|row| text.push_str(&format!("\n{}", table.line(row))));
         text
+    }
+}
+
+impl InputReport {
+    fn of(input: &SpooledInput) -> Self {
+        Self { name: input.name().to_string(), items: input.count(), last: input.last() }
+    }
+
+    fn line(&self) -> String {
+        let (items, last) = (HumanCount(self.items), HumanCount(self.last.unwrap_or_default()));
+        format!("\n{}: {items} items are stored or delivered, up to item {last}", printable(&self.name))
     }
 }
 

@@ -15,6 +15,8 @@ mod leak;
 mod logging;
 mod pace;
 mod publish;
+#[cfg(unix)]
+mod publish_spool;
 mod receipts;
 mod secrets;
 #[cfg(unix)]

@@ -9,7 +9,7 @@ use kafka_courier::{KafkaProducer, ProducerRecord};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
 use serde_json::{Value, json};
 
-use crate::support::{CommandOutput, CourierProcess, LONG, command, receipts, wait_for_records};
+use crate::support::{CommandOutput, CourierProcess, LONG, command, receipts, wait_for_records, wait_until};
 
 /// A folder with a spool.
 struct SpoolFolder {
@@ -30,7 +30,7 @@ impl SpoolFolder {
 
     fn producer(&self, cluster: &TestCluster) -> KafkaProducer {
         let builder = KafkaProducer::builder().brokers(cluster.bootstrap()).spool_dir(self.dir.clone());
-        builder.flush_timeout(Duration::from_millis(1)).build().unwrap()
+        builder.spool_any_filesystem(true).flush_timeout(Duration::from_millis(1)).build().unwrap()
     }
 
     /// Stores three events for each topic, and closes the producer. The brokers answer no Produce request meanwhile. If
@@ -46,6 +46,8 @@ impl SpoolFolder {
         }
         if appends {
             wait_for_records(cluster, topics[0], 1).await;
+        } else {
+            wait_until(cluster, |cluster| cluster.requests(ApiKey::Produce) > 0).await;
         }
         producer.close(Duration::ZERO).await;
         spool
@@ -213,6 +215,46 @@ async fn exported_events_can_be_replayed() {
     assert_eq!(values, [r#"{"event":0}"#, r#"{"event":1}"#, r#"{"event":2}"#].map(|value| value.as_bytes().to_vec()));
 }
 
+/// The spool is that of the settings, or the folder that has the file of dead letters.
+#[tokio::test]
+async fn replay_fences_no_spooled_id() {
+    for beside in [false, true] {
+        let cluster = cluster(&["orders"]).await;
+        let spool = SpoolFolder::with_events(&cluster, &["orders"], false).await;
+        let letters = if beside { Path::new(&spool.dir).join("letters") } else { spool.path("letters") };
+        let (lines, letters) = (spool.path("lines.ndjson"), letters.display().to_string());
+        spool.run("export", &[lines.to_str().unwrap()]).await.expect(0, &[]);
+        let mut exported = fs::read_to_string(&lines).unwrap();
+        assert!(exported.contains(r#""outcome":"unknown""#), "{exported}");
+        // A dead letter of another key that can serve as a fence.
+        let mut certain: Value = serde_json::from_str(exported.lines().next().unwrap()).unwrap();
+        for (name, value) in
+            [("id", "0190163d-8694-739b-aea5-966c26f8ad91"), ("outcome", "not_written"), ("key", "other")]
+        {
+            certain[name] = json!(value);
+        }
+        exported.push_str(&format!("{certain}\n"));
+        fs::write(&lines, exported).unwrap();
+        cluster.clear_faults();
+        let dlq = async |arguments: &[&str]| {
+            let brokers = cluster.bootstrap();
+            let arguments = [&["dlq"], arguments, &["--file", &letters, "--brokers", &brokers]].concat();
+            let settings = [("KAFKA_SPOOL_DIR", spool.dir.as_str())];
+            let settings = if beside { &[][..] } else { &settings[..] };
+            CourierProcess::start(command(&arguments, settings)).output().await
+        };
+        dlq(&["import", lines.to_str().unwrap()]).await.expect(0, &["4 dead letters"]);
+        let replay = ["replay", "--all", "--verify", "--fence-imported"];
+        let undelivered = dlq(&replay).await;
+        undelivered
+            .expect(1, &["1 delivered", "3 neither found in the log nor proved absent", "run courier spool drain"]);
+        assert_eq!(cluster.record_count("orders"), 1, "no event of the spool is sent");
+        drain_all(&spool, &cluster, 3).await;
+        dlq(&replay).await.expect(0, &["3 found in the log and removed"]);
+        assert_eq!(cluster.record_count("orders"), 4);
+    }
+}
+
 #[tokio::test]
 async fn export_into_the_spool_is_refused() {
     let cluster = cluster(&["orders"]).await;
@@ -268,12 +310,47 @@ async fn held_spool_is_only_read() {
     spool.run("check", &[]).await.expect(0, &["3 events"]);
     let pid = format!("process {} has this spool", std::process::id());
     spool.run("export", &[]).await.expect(75, &[&pid]);
-    spool.drain(&cluster, &[]).await.expect(75, &[&pid]);
+    spool.drain(&cluster, &["--timeout", "0"]).await.expect(75, &[&pid]);
     producer.close(Duration::ZERO).await;
     // The closed producer still has its dead letters.
     spool.drain(&cluster, &[]).await.expect(75, &["dead-letters.redb are held by process"]);
     drop(producer);
     drain_all(&spool, &cluster, 3).await;
+}
+
+#[tokio::test]
+async fn drain_waits_for_delivering_process() {
+    let cluster = cluster(&["orders"]).await;
+    let spool = SpoolFolder::new();
+    let producer = spool.producer(&cluster);
+    producer.health_check_topics(&["orders"], LONG).await.unwrap();
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Disconnect));
+    store(&producer, "orders", 3).await;
+    let mut drain = CourierProcess::start(command(&["spool", "drain", &spool.dir], &[]));
+    drain.wait_for_line("delivers its 3 events: waiting until that is done").await;
+    cluster.clear_faults();
+    drain.output().await.expect(0, &[&format!("process {} delivered 3 events", std::process::id())]);
+    let stats = spool.stats().await;
+    assert_eq!(stats["events"], json!(0));
+    producer.close(LONG).await;
+}
+
+#[tokio::test]
+async fn drain_takes_released_spool() {
+    let cluster = cluster(&["orders"]).await;
+    let spool = SpoolFolder::new();
+    let producer = spool.producer(&cluster);
+    producer.health_check_topics(&["orders"], LONG).await.unwrap();
+    cluster.inject(Rule::for_api(ApiKey::Produce).always().then(Fault::Disconnect));
+    store(&producer, "orders", 3).await;
+    let brokers = cluster.bootstrap();
+    let mut drain = CourierProcess::start(command(&["spool", "drain", &spool.dir, "--brokers", &brokers], &[]));
+    drain.wait_for_line("waiting until that is done").await;
+    cluster.clear_faults();
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Disconnect));
+    producer.close(Duration::ZERO).await;
+    drop(producer);
+    drain.output().await.expect(0, &["none left in "]);
 }
 
 #[tokio::test]
@@ -323,4 +400,21 @@ async fn rejected_events_become_dead_letters() {
     let letters = Path::new(&spool.dir).join("dead-letters.redb").display().to_string();
     let list = CourierProcess::start(command(&["dlq", "list", "--json", "--file", &letters], &[])).output().await;
     assert_eq!(receipts(&list.out).len(), 3, "{}", list.err);
+}
+
+#[tokio::test]
+async fn copied_spool_is_adopted() {
+    let cluster = cluster(&["orders"]).await;
+    let original = SpoolFolder::with_events(&cluster, &["orders"], false).await;
+    let copy = SpoolFolder::new();
+    fs::create_dir(&copy.dir).unwrap();
+    for file in fs::read_dir(&original.dir).unwrap() {
+        let path = file.unwrap().path();
+        fs::copy(&path, Path::new(&copy.dir).join(path.file_name().unwrap())).unwrap();
+    }
+    cluster.clear_faults();
+    copy.drain(&cluster, &[]).await.expect(78, &["was copied or moved", "courier spool adopt"]);
+    copy.run("adopt", &[]).await.expect(0, &["is adopted: the next producer with it delivers 3 events"]);
+    drain_all(&copy, &cluster, 3).await;
+    SpoolFolder::new().run("adopt", &[]).await.expect(65, &["no spool"]);
 }

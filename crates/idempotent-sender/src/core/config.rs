@@ -11,6 +11,26 @@ use super::backoff::Backoff;
 /// `producer.id.expiration.ms`, which is a day.
 pub const ID_MEMORY: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// The fate of a stored batch of which nothing can show whether it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DoubtPolicy {
+    /// The batch fails as unknown.
+    #[default]
+    Fail,
+    /// The partition waits until something shows it.
+    Hold,
+    /// The batch is sent again, and may be in the log twice.
+    Resend,
+}
+
+/// Returns whether a leader that keeps producer ids for `memory` may have forgotten the id of records with this timestamp,
+/// by this wall clock. Both are in milliseconds since the Unix epoch. A timestamp in the future shows that a clock was
+/// wrong, so the age of the records is unknown.
+#[must_use]
+pub fn is_old(timestamp: i64, wall_clock: i64, memory: Duration) -> bool {
+    u128::try_from(wall_clock.saturating_sub(timestamp)).map_or(true, |age| age >= memory.as_millis())
+}
+
 /// The settings of the core. `Default` returns the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -38,6 +58,10 @@ pub struct Config {
     /// How long after its last record a leader surely remembers a producer id: half of the broker's
     /// `producer.id.expiration.ms`.
     pub id_memory: Duration,
+    /// Whether the records of a stored batch that has waited for `id_memory` get new timestamps when it is sent.
+    pub renews_timestamps: bool,
+    /// The fate of stored batches in doubt.
+    pub doubt: DoubtPolicy,
     /// The seed of the random jitter.
     pub seed: u64,
     /// The epoch with which a partition starts under its first producer id: 0. A test of used-up epochs starts near
@@ -61,6 +85,8 @@ impl Default for Config {
             connections_per_broker: 4,
             idle_timeout: Duration::from_secs(540),
             id_memory: ID_MEMORY,
+            renews_timestamps: false,
+            doubt: DoubtPolicy::Fail,
             seed: 0,
             first_epoch: 0,
             first_sequence: 0,

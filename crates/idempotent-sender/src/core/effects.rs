@@ -93,6 +93,8 @@ impl<T> Effects<T> {
 /// Inputs of a decision that come from outside the partition.
 pub(crate) struct Context<'a, T> {
     pub(crate) now: Instant,
+    /// The wall clock in milliseconds since the Unix epoch. `None` unless some batch is stored.
+    pub(crate) wall_clock: Option<i64>,
     pub(crate) config: &'a Config,
     pub(crate) jitter: &'a mut JitterRng,
     pub(crate) out: &'a mut Effects<T>,
@@ -137,6 +139,8 @@ pub struct Counters {
     pub found_in_log: u64,
     /// Batches of an earlier process whose leader was asked before they were sent.
     pub resumed: u64,
+    /// Stored batches that were sent again although they may be written (`DoubtPolicy::Resend`).
+    pub resent_in_doubt: u64,
     /// Batches with the outcome `Unknown` that a later answer proved to be in the log.
     pub corrections: u64,
     /// Produce requests.

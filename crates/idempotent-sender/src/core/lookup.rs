@@ -48,9 +48,15 @@ pub enum StateLookupAnswer {
         age: Duration,
     },
     /// The leader does not know the id.
-    NotKnown,
+    NotKnown {
+        /// The offset of the first record that the log still has.
+        log_start: i64,
+    },
     /// The question has no answer: the permission is missing, or no version of the request is in common.
-    Unreadable,
+    Unreadable {
+        /// The offset of the first record that the log still has. `None` if this has no answer either.
+        log_start: Option<i64>,
+    },
     /// The leader was unavailable, or the broker is not confirmed as the leader.
     Unavailable,
 }

@@ -39,10 +39,11 @@ mod types;
 mod views;
 
 pub use backoff::Backoff;
-pub use config::{Config, ConfigError, ID_MEMORY};
+pub use config::{Config, ConfigError, DoubtPolicy, ID_MEMORY, is_old};
 pub use effects::Counters;
 pub use failure::{FOLLOWS_UNKNOWN, FailedOutcome, Failure, UNCONFIRMED};
 pub use ids::{ConnId, LookupId, MoveId, RequestId};
+pub(crate) use lookup::CLOCK_SKEW_MS;
 pub use lookup::{LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
 pub use outage::{OutageReport, WaitingRecords};
 pub use outcome::{Classification, Treatment, classify};

@@ -97,6 +97,9 @@ pub struct StoredBatch {
     /// The number of the first record among all records that the log took for the partition. The other records follow
     /// without gaps.
     pub first: u64,
+    /// The number of the topic in the log. A topic that is deleted and created again has another number, and the records of
+    /// each number have separate stamps in the log.
+    pub topic: u32,
     /// The process that the log took the batch from, as a number that grows with each process.
     pub life: u64,
     /// The stamp that an earlier process gave to the batch, and under which it may have sent it.
@@ -194,6 +197,14 @@ pub enum Action<T> {
     /// Makes the stamps of records durable. Verdicts that were reported before must be durable first. The driver answers
     /// with `on_persisted` once they are. Nothing leaves under these stamps before.
     Persist(StampMove),
+    /// Reports that stored records wait: the broker refuses them until a right, a setting or a clock is corrected. The next
+    /// verdict in the partition ends the wait.
+    Waits {
+        /// The partition.
+        partition: PartitionId,
+        /// The broker's refusal.
+        reason: Reason,
+    },
     /// Reports the verdict on these records. Each record gets exactly one.
     Settle(Settlement<T>),
     /// Reports that records with the outcome `Unknown` are in the log.

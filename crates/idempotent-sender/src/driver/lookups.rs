@@ -3,6 +3,8 @@
 //! Rules:
 //! - Each lookup has a separate connection to the leader, and a time limit.
 //! - A search reads up to the high watermark. Each record that it finds is on every in-sync replica.
+//! - A search of the whole log that begins at a time finds nothing for certain only if the log still has an older record,
+//!   or has all its records.
 //! - A search of the whole log has no result until the high watermark has passed the end of the leader's log. Nothing
 //!   reads the records between them, and the wanted batches may be among them.
 
@@ -10,10 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use kafka_courier_batcher::BatchView;
 use kafka_courier_client::connection::Dialer;
-use kafka_courier_client::leader_connection::{LATEST, LeaderConnection, LeaderError};
+use kafka_courier_client::leader_connection::{EARLIEST, LATEST, LeaderConnection, LeaderError};
 use tokio::time::{sleep, timeout};
 
-use crate::core::{LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer};
+use crate::core::{
+    CLOCK_SKEW_MS, LogSearch, LogSearchTarget, LoggedBatch, SearchAnswer, StateLookup, StateLookupAnswer,
+};
 
 /// The pauses in which the high watermark may reach the end of the log, in milliseconds: a second in total. Replicas are
 /// usually milliseconds behind.
@@ -33,16 +37,24 @@ impl LookupClient {
         let looked = timeout(self.timeout, async {
             let (topic, index) = (topic.clone(), partition.index);
             let leader = LeaderConnection::open(&self.dialer, leader, topic, index, *leader_epoch).await?;
-            leader.producer_state(*producer_id).await
+            let state = leader.producer_state(*producer_id).await;
+            // Records that are deleted after the state was read are not missing from it.
+            Ok(match state {
+                Ok(Some(state)) => StateLookupAnswer::Producer {
+                    epoch: state.epoch,
+                    last_sequence: state.last_sequence,
+                    age: age(state.last_timestamp, wall_clock_ms()),
+                },
+                Ok(None) => StateLookupAnswer::NotKnown { log_start: log_start(&leader).await? },
+                Err(LeaderError::Permanent) => {
+                    StateLookupAnswer::Unreadable { log_start: Some(log_start(&leader).await?) }
+                }
+                Err(LeaderError::Transient) => StateLookupAnswer::Unavailable,
+            })
         });
         match looked.await {
-            Ok(Ok(Some(state))) => StateLookupAnswer::Producer {
-                epoch: state.epoch,
-                last_sequence: state.last_sequence,
-                age: age(state.last_timestamp, wall_clock_ms()),
-            },
-            Ok(Ok(None)) => StateLookupAnswer::NotKnown,
-            Ok(Err(LeaderError::Permanent)) => StateLookupAnswer::Unreadable,
+            Ok(Ok(answer)) => answer,
+            Ok(Err(LeaderError::Permanent)) => StateLookupAnswer::Unreadable { log_start: None },
             Ok(Err(LeaderError::Transient)) | Err(_) => StateLookupAnswer::Unavailable,
         }
     }
@@ -63,6 +75,10 @@ impl LookupClient {
     }
 }
 
+async fn log_start(leader: &LeaderConnection) -> Result<i64, LeaderError> {
+    leader.offset(EARLIEST).await?.ok_or(LeaderError::Transient)
+}
+
 async fn search(leader: &LeaderConnection, question: &LogSearch) -> Result<Vec<LoggedBatch>, LeaderError> {
     let end = leader.offset(LATEST).await?.ok_or(LeaderError::Transient)?;
     let from = match question.wanted.from {
@@ -75,7 +91,15 @@ async fn search(leader: &LeaderConnection, question: &LogSearch) -> Result<Vec<L
     if !is_found && question.wanted.whole_log {
         reading.read_to_log_end(end).await?;
     }
-    Ok(reading.found)
+    let found = reading.found;
+    if found.is_empty() && question.wanted.whole_log && question.wanted.from.is_none() {
+        // The wanted batches may be among the records that are deleted.
+        let log_start = log_start(leader).await?;
+        if log_start > 0 && from.unwrap_or(end) <= log_start {
+            return Err(LeaderError::Permanent);
+        }
+    }
+    Ok(found)
 }
 
 /// A search in progress.
@@ -151,13 +175,18 @@ fn collect(
     (next > from).then_some(next)
 }
 
-/// Returns the age of a timestamp at `now`, both in milliseconds since the Unix epoch. A time in the future has the
-/// age zero.
+/// Returns the age of a timestamp at `now`, both in milliseconds since the Unix epoch. A time in the future has the age
+/// zero if the leader's clock may explain it. Otherwise a clock was wrong, and the age is unknown: the greatest one.
 fn age(timestamp: i64, now: i64) -> Duration {
-    Duration::from_millis(u64::try_from(now.saturating_sub(timestamp)).unwrap_or(0))
+    match u64::try_from(now.saturating_sub(timestamp)) {
+        Ok(age) => Duration::from_millis(age),
+        Err(_) if timestamp.saturating_sub(now) <= CLOCK_SKEW_MS => Duration::ZERO,
+        Err(_) => Duration::MAX,
+    }
 }
 
-fn wall_clock_ms() -> i64 {
+/// Returns the time in milliseconds since the Unix epoch.
+pub(super) fn wall_clock_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
@@ -238,7 +267,7 @@ mod tests {
         };
         assert_eq!((epoch, last_sequence), (3, 1));
         assert!(age < Duration::from_secs(60));
-        assert_eq!(look(1, 0, 8).await, StateLookupAnswer::NotKnown);
+        assert_eq!(look(1, 0, 8).await, StateLookupAnswer::NotKnown { log_start: 0 });
         assert_eq!(look(2, 0, 7).await, StateLookupAnswer::Unavailable, "a follower's state may be older");
         assert!(cluster.move_leader("t", 0, 2));
         assert_eq!(look(1, 0, 7).await, StateLookupAnswer::Unavailable, "a former leader");
@@ -251,8 +280,8 @@ mod tests {
         let (cluster, config) = cluster().await;
         append(&config, Stamp { producer_id: 7, epoch: 3, base_sequence: 0 }, 1).await;
         for (error, expected) in [
-            (ErrorCode::TopicAuthorizationFailed, StateLookupAnswer::Unreadable),
-            (ErrorCode::ClusterAuthorizationFailed, StateLookupAnswer::Unreadable),
+            (ErrorCode::TopicAuthorizationFailed, StateLookupAnswer::Unreadable { log_start: Some(0) }),
+            (ErrorCode::ClusterAuthorizationFailed, StateLookupAnswer::Unreadable { log_start: Some(0) }),
             (ErrorCode::NotLeaderOrFollower, StateLookupAnswer::Unavailable),
             (ErrorCode::UnknownTopicOrPartition, StateLookupAnswer::Unavailable),
         ] {
@@ -377,8 +406,28 @@ mod tests {
         assert_eq!(found(client.search(&question).await), [(40, 0)]);
     }
 
+    #[tokio::test]
+    async fn deleted_records_prove_no_absence() {
+        let (cluster, config) = cluster().await;
+        cluster.set_topic_config("t", "retention.bytes", "1").unwrap();
+        append(&config, Stamp { producer_id: 6, epoch: 0, base_sequence: 0 }, 3).await;
+        let (topic, look, leader) = ("t".into(), LookupId(1), at(&cluster, 1));
+        let question = StateLookup { partition: PARTITION, topic, leader, leader_epoch: Some(0), look, producer_id: 7 };
+        let client = lookup_client(&config);
+        assert_eq!(client.look_up(&question).await, StateLookupAnswer::NotKnown { log_start: 2 });
+        let mut question = log_search(&cluster, &config, 43).await;
+        question.wanted.whole_log = true;
+        for from in [None, Some(0)] {
+            question.wanted.from = from;
+            assert_eq!(client.search(&question).await, SearchAnswer::Unreadable, "{from:?}");
+        }
+        question.wanted.from = Some(2);
+        assert_eq!(found(client.search(&question).await), []);
+    }
+
     #[test]
     fn future_timestamps_have_age_zero() {
         assert_eq!((age(5, 12), age(12, 5)), (Duration::from_millis(7), Duration::ZERO));
+        assert_eq!(age(CLOCK_SKEW_MS + 6, 5), Duration::MAX, "one of the clocks was wrong");
     }
 }

@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 
 pub use self::interface::{DriverCommand, DriverConfig, Observation, Probe, Upcalls};
 use self::io_event::IoEvent;
-use self::lookups::LookupClient;
+use self::lookups::{LookupClient, wall_clock_ms};
 use crate::core::{Action, ConfigError, ConnId, RequestId, Sender, Submission};
 
 /// Commands per round, before the core is polled again.
@@ -272,6 +272,9 @@ where
 
     /// Runs all actions that the core wants now.
     async fn run_actions(&mut self) {
+        if self.core.needs_wall_clock() {
+            self.core.set_wall_clock(Instant::now(), wall_clock_ms());
+        }
         loop {
             // The core must know the frames that the last action wrote before it concludes anything from a timeout.
             self.report_written();
@@ -304,6 +307,11 @@ where
                     });
                 }
                 Action::Persist(stamps) => self.upcalls.persist(stamps),
+                Action::Waits { partition, reason } => {
+                    if let Some(name) = self.core.topic_name(partition.topic) {
+                        self.upcalls.waits(partition, &name, &reason);
+                    }
+                }
                 Action::Settle(settlement) => {
                     let partition = settlement.partition;
                     // A caller that sees the verdict also sees it counted.

@@ -46,6 +46,7 @@ impl Upcalls<()> for Listener {
         true
     }
     fn persist(&mut self, _: StampMove) {}
+    fn waits(&mut self, _: PartitionId, _: &Arc<str>, _: &Reason) {}
     fn corrected(&mut self, (): (), _: RecordSet, _: Option<i64>) {}
     fn topic_limit(&mut self, _: &Arc<str>, _: usize) {}
     fn topic_failed(&mut self, _: TopicId, _: &Arc<str>, _: &Reason) {}

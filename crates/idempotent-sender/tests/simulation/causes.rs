@@ -33,8 +33,8 @@ pub(crate) const WRITE_ERRORS: &[i16] = &[-1, 2, 7, 13];
 pub(crate) const TOO_LARGE: &[i16] = &[10, 18];
 /// Codes after which no attempt can succeed.
 const FINAL: &[i16] = &[17, 21, 29, 31, 32, 35, 42, 43, 44, 48, 76, 87, 999];
-/// Codes with which the model's leaders reject the content of some records of a batch.
-const OF_RECORDS: &[i16] = &[32, 87];
+/// Codes with which the model's leaders reject the content of some records of a batch. Refused times end with a setting or a clock.
+const OF_RECORDS: &[i16] = &[87];
 /// Codes that mean that the batch's stamp does not match the leader's state.
 const SEQUENCE: &[i16] = &[45, 46, 47, 59];
 
@@ -62,6 +62,8 @@ impl World {
             FailedOutcome::NotWritten => is_rejected,
             // Without the right to read, no answer may name the cause.
             FailedOutcome::Unknown if self.plan.rules.reading != Reading::Allowed => true,
+            // The record may be among those that are deleted.
+            FailedOutcome::Unknown if self.partitions[record.partition].log_start > 0 => true,
             FailedOutcome::Unknown => is_rejected || is_refused || is_unconfirmed || follows,
         };
         if is_caused && !failure.timed_out {

@@ -194,7 +194,16 @@ impl World {
         let is_late = self.plan.rules.late_arrival_percent > 0;
         let is_old = |lives: &Lives| record.aged || lives.was_old(number);
         let expired = expired && (is_late || self.lives.as_ref().is_none_or(is_old));
+        // A record with a new timestamp is remembered for longer than any request is on its way.
+        let is_renewed = self.plan.config.renews_timestamps && !self.plan.starts_with_wrong_clock;
+        let expired = expired && (!is_renewed || record.aged || self.is_delayed(number));
         forgotten || expired || self.is_other_incarnation(occurrence.sent_in, occurrence.incarnation)
+    }
+
+    /// Returns whether a request with the record was on its way for half of the time that a leader surely remembers an id.
+    fn is_delayed(&self, number: u32) -> bool {
+        let half = self.plan.config.id_memory.as_micros() as u64 / 2;
+        self.delays.get(&number).is_some_and(|delay| *delay >= half)
     }
 
     /// Returns whether a record that was sent by topic name was meant for another incarnation than this one.
@@ -279,6 +288,9 @@ impl World {
 
     fn check_time(&self, record: &RecordHistory, offset: i64, found: &[Occurrence]) -> Result<(), String> {
         let by_the_log = self.plan.rules.log_append_time;
+        if self.plan.config.renews_timestamps {
+            return Ok(()); // an attempt of a dead process may have had other timestamps
+        }
         let is_true = match record.append_time {
             // The records may keep their timestamps if the time of the append equals the newest of them.
             None => !by_the_log || found.iter().any(|occurrence| occurrence.time == record.newest),

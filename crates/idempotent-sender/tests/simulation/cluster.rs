@@ -93,6 +93,8 @@ pub(crate) struct Partition {
     pub(crate) forced: VecDeque<Forced>,
     /// The code with which the partition refuses all batches, until the fault ends (rights, limits).
     pub(crate) refused: Option<i16>,
+    /// The offset of the first record that is not deleted (DeleteRecords).
+    pub(crate) log_start: i64,
     /// The time added to a follower's fetch.
     pub(crate) replication_delay: Micros,
     /// Whether each broker's fetch is scheduled.
@@ -125,6 +127,7 @@ impl Partition {
             max_age_ms: i64::MAX,
             forced: VecDeque::new(),
             refused: None,
+            log_start: 0,
             replication_delay: 0,
             fetching: [false; BROKERS],
             committed: Vec::new(),

@@ -224,10 +224,15 @@ impl World {
         for partition in 0..PARTITIONS {
             // The broker knows no leader until its first update.
             self.brokers[broker].views[partition].leader = None;
-            let replica = &mut self.partitions[partition].replicas[broker];
+            let replica = &self.partitions[partition].replicas[broker];
             // A restarted broker loads a snapshot of its whole log, after a kill and after an orderly stop. It
-            // remembers one batch of each producer.
-            replica.producers = Producers::rebuild(&replica.log, replica.log.len());
+            // remembers one batch of each producer. It removes a snapshot that is not behind the log's start.
+            let is_empty = self.partitions[partition].log_start >= replica.end();
+            let replica = &mut self.partitions[partition].replicas[broker];
+            replica.producers = match is_empty {
+                true => Producers::default(),
+                false => Producers::rebuild(&replica.log, replica.log.len()),
+            };
             replica.offline = false;
             self.expire_ids(partition, broker);
         }
@@ -272,6 +277,7 @@ impl World {
         let leader = if alive.is_empty() { None } else { Some(self.rng.pick(&alive)) };
         let isr = alive.iter().fold(0, |isr, b| isr | 1 << b);
         let isr = if isr == 0 { 0b111 } else { isr };
+        self.partitions[partition].log_start = 0;
         self.change(partition, |truth| *truth = View { leader, epoch: 0, isr, incarnation, exists: true });
     }
 

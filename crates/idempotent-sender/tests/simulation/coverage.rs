@@ -98,9 +98,11 @@ const REQUIRED: &[&str] = &[
 ];
 
 const REQUIRED_IN_LIVES: &[&str] = &[
+    "fault records_deleted",
     "death",
     "inherited batch",
     "batch resumed",
+    "batch with new timestamps",
     "search of a log",
     "batch found in a log",
     "acknowledged data lost",
@@ -180,6 +182,7 @@ impl Coverage {
     pub(crate) fn note_lives(&mut self, lives: &Lives, history: &History, reading: Reading) {
         self.add("death", lives.deaths);
         self.add("inherited batch", lives.inherited);
+        self.add("batch with new timestamps", lives.renewed);
         self.add("batch resumed", lives.counters.resumed);
         self.add("search of a log", lives.counters.searches);
         self.add("batch found in a log", lives.counters.found_in_log);

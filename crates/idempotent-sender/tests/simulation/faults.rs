@@ -118,6 +118,10 @@ pub(crate) enum Fault {
         partitions: usize,
     },
     /// The topic gets one more partition.
+    /// Deletes all committed records of a partition (DeleteRecords).
+    DeleteRecords {
+        partition: usize,
+    },
     GrowTopic {
         topic: usize,
     },
@@ -156,6 +160,7 @@ impl Fault {
             Self::FailDisk { .. } => "disk_failure",
             Self::Compact { .. } => "compaction",
             Self::LimitAge { .. } => "age_limit",
+            Self::DeleteRecords { .. } => "records_deleted",
             Self::DeleteTopic { .. } => "topic_deleted",
             Self::CreateTopic { .. } => "topic_recreated",
             Self::GrowTopic { .. } => "topic_grown",
@@ -191,6 +196,7 @@ impl Fault {
             | Self::SlowReplication { partition, .. }
             | Self::FailDisk { partition, .. }
             | Self::LimitAge { partition, .. }
+            | Self::DeleteRecords { partition }
             | Self::Compact { partition, .. } => *partition,
             Self::DeleteTopic { topic } | Self::CreateTopic { topic, .. } | Self::GrowTopic { topic } => *topic,
         }
@@ -285,6 +291,7 @@ impl World {
             }
             Fault::FenceId { partition } => return self.fence_id(partition),
             Fault::FailDisk { broker, partition, time } => return self.fail_disk(broker, partition, time),
+            Fault::DeleteRecords { partition } => return self.delete_records(partition),
             Fault::GrowTopic { topic } => return self.topic_exists(topic) && self.grow_topic(topic),
             Fault::DeleteTopic { topic } if self.topic_exists(topic) => {
                 self.delete_topic(topic);
@@ -297,6 +304,13 @@ impl World {
             _ => {}
         }
         false
+    }
+
+    fn delete_records(&mut self, partition: usize) -> bool {
+        let Some(leader) = self.partitions[partition].truth.leader else { return false };
+        let model = &mut self.partitions[partition];
+        let before = std::mem::replace(&mut model.log_start, model.replicas[leader].high_watermark);
+        model.log_start > before
     }
 
     fn topic_exists(&self, topic: usize) -> bool {

@@ -207,7 +207,7 @@ impl World {
 
     pub(crate) fn note_settlement(&mut self, settlement: Settlement<usize>) -> Result<(), String> {
         let numbers = numbers_in(settlement.batch.as_bytes())?;
-        self.note_stored(&settlement, &numbers);
+        self.note_stored(&settlement, &numbers)?;
         let Settlement { token, partition, records, verdict, batch, charge, .. } = settlement;
         let settled_in = self.forgets_and_incarnation(model_partition(partition));
         let history = &mut self.history;

@@ -19,6 +19,7 @@ use crate::world::{Event, World};
 struct Sent {
     id: RequestId,
     parts: Vec<ProducePart>,
+    sent_at: Micros,
     written: bool,
     /// The request will not arrive.
     lost: bool,
@@ -35,8 +36,8 @@ pub(crate) struct Link {
     pub(crate) cut: bool,
     /// The requests on their way to the broker.
     in_transit: VecDeque<Sent>,
-    /// The requests that have arrived and are not served.
-    pub(crate) inbox: VecDeque<(RequestId, Vec<ProducePart>)>,
+    /// The requests that have arrived and are not served, each with the time at which it was sent.
+    pub(crate) inbox: VecDeque<(RequestId, Vec<ProducePart>, Micros)>,
     /// The broker serves a request. It serves one request of a connection at a time.
     pub(crate) busy: bool,
     pub(crate) muted_until: Micros,
@@ -144,7 +145,7 @@ impl World {
         link.last_written = written;
         link.last_arrival = arrival;
         let cut = link.cut;
-        link.in_transit.push_back(Sent { id: request, parts, written: false, lost: cut });
+        link.in_transit.push_back(Sent { id: request, parts, sent_at: now, written: false, lost: cut });
         self.schedule_at(written, Event::Written(conn, request));
         self.schedule_at(arrival, Event::Arrive(conn, request));
     }
@@ -159,6 +160,12 @@ impl World {
         }
     }
 
+    /// Returns whether the last byte of a request has left.
+    pub(crate) fn is_written(&self, conn: ConnId, request: RequestId) -> bool {
+        let sent = self.links.get(&conn).and_then(|link| link.in_transit.iter().find(|sent| sent.id == request));
+        sent.is_none_or(|sent| sent.written)
+    }
+
     pub(crate) fn arrive(&mut self, conn: ConnId, request: RequestId) -> Result<(), String> {
         let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         let Some(position) = link.in_transit.iter().position(|sent| sent.id == request) else { return Ok(()) };
@@ -167,7 +174,7 @@ impl World {
             return Ok(());
         }
         link.used_at = self.now;
-        link.inbox.push_back((sent.id, sent.parts));
+        link.inbox.push_back((sent.id, sent.parts, sent.sent_at));
         self.serve(conn)
     }
 

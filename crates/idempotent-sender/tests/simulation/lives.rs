@@ -5,14 +5,15 @@
 //! - The log has what a spool has: batches, marks, records that are out, and moves of stamps. The stamps of an earlier life
 //!   follow from it alone.
 //! - Every sent record is in the log, under the stamp that follows from the log.
+//! - The log gives a partition another topic number now and then. The sender gets the batches of a number once all of the
+//!   former number are settled.
 //! - Written requests of a dead process may still arrive. Nothing else of it remains.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_client::ProducePart;
 use kafka_courier_idempotent_sender::core::{
-    ConnId, Counters, FailedOutcome, InheritedStamp, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict,
+    ConnId, Counters, InheritedStamp, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict, is_old,
 };
 
 use crate::cluster::{MS, Micros, PARTITIONS, TOPICS, topic_name};
@@ -20,6 +21,7 @@ use crate::history::numbers_in;
 use crate::known_leaders::KnownLeaders;
 use crate::plan::Reading;
 use crate::sending::Pace;
+use crate::stored_log::{LoggedSubmission, StampRun, StoredPartition};
 use crate::world::{World, core_partition, model_partition};
 
 /// Ids of the senders are this far apart.
@@ -37,80 +39,13 @@ pub(crate) struct LifeEnd {
     pub(crate) is_orderly: bool,
 }
 
-/// A batch in the log.
-#[derive(Clone, Debug)]
-struct LoggedSubmission {
-    first: u64,
-    life: u64,
-    /// The number of the first record in the history.
-    number: u32,
-    published_at: Micros,
-    is_aged: bool,
-    batch: EncodedBatch,
-}
-
-/// The stamps from an ordinal on.
-#[derive(Clone, Debug)]
-struct StampRun {
-    stamp: Stamp,
-    skips: BTreeSet<u64>,
-}
-
-/// What the log has of a partition.
-#[derive(Debug, Default)]
-struct StoredPartition {
-    batches: Vec<LoggedSubmission>,
-    /// The first ordinal of each life.
-    begins: BTreeMap<u64, u64>,
-    /// The ordinal after the last settled one.
-    mark: u64,
-    end_offset: Option<i64>,
-    /// Records behind the mark that are settled.
-    done: BTreeSet<u64>,
-    /// Records that failed as unknown.
-    unknown: BTreeSet<u64>,
-    runs: BTreeMap<u64, StampRun>,
-    /// What the process knows beyond it: the next ordinal, the next batch's number, settled records, the mark.
-    next: u64,
-    submitted: u64,
-    known: BTreeSet<u64>,
-    known_mark: u64,
-    known_end: Option<i64>,
-}
-
-impl StoredPartition {
-    /// Returns the run of stamps of a record, and its first ordinal.
-    fn run_of(&self, ordinal: u64) -> Option<(u64, &StampRun)> {
-        let (from, run) = self.runs.range(..=ordinal).next_back()?;
-        let begun = self.begins.range(..=ordinal).next_back().map_or(0, |(begin, _)| *begin);
-        (begun <= *from && !run.skips.contains(&ordinal)).then_some((*from, run))
-    }
-
-    fn stamp_of(&self, ordinal: u64) -> Option<Stamp> {
-        let (from, run) = self.run_of(ordinal)?;
-        let passed = ordinal - from - run.skips.range(from..ordinal).count() as u64;
-        Some(run.stamp.advance(passed as u32))
-    }
-
-    fn is_settled(&self, ordinal: u64) -> bool {
-        ordinal < self.mark || self.done.contains(&ordinal)
-    }
-
-    /// Forgets everything that only the dead process knew.
-    fn reopen(&mut self) {
-        self.next = self.batches.last().map_or(0, |last| last.first + u64::from(last.batch.record_count()));
-        (self.submitted, self.known_mark, self.known_end) = (0, self.mark, self.end_offset);
-        self.known = self.done.clone();
-    }
-}
-
 /// A write to the log.
 #[derive(Debug)]
 enum LogWrite {
     Batch(usize, Box<Submission<usize>>, LoggedSubmission),
     Mark(usize, u64, Option<i64>),
-    /// Failed records, and whether their outcome is unknown.
-    Out(usize, Vec<u64>, bool),
+    /// Failed records.
+    Out(usize, Vec<u64>),
     /// The stamps, and the settled records behind the mark.
     Move(usize, StampMove, BTreeSet<u64>),
 }
@@ -138,12 +73,14 @@ pub(crate) struct Lives {
     is_down: bool,
     pub(crate) deaths: u64,
     pub(crate) inherited: u64,
+    /// Records that were sent with new timestamps.
+    pub(crate) renewed: u64,
     pub(crate) counters: Counters,
 }
 
 impl Lives {
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_resumed && self.writes.is_empty()
+        self.is_resumed && self.writes.is_empty() && self.partitions.iter().all(|stored| stored.held.is_empty())
     }
 
     /// Returns whether the record was old when a later life sent it.
@@ -163,11 +100,14 @@ impl World {
         let numbers = numbers_in(submission.batch.as_bytes())?;
         let partition = model_partition(submission.partition);
         let published_at = self.micros(submission.published_at);
+        let is_renumbered = self.plan.renumbers && self.rng.percent(4);
         let Some(lives) = &mut self.lives else { return Err("no log".to_owned()) };
         let stored = &mut lives.partitions[partition];
         let number = *numbers.first().ok_or("an empty batch")?;
+        stored.accepting += u32::from(is_renumbered);
         let logged = LoggedSubmission {
             first: stored.next,
+            topic: stored.accepting,
             life: lives.life,
             number,
             published_at,
@@ -207,44 +147,61 @@ impl World {
         match write {
             LogWrite::Batch(partition, submission, logged) => {
                 let stored = &mut lives.partitions[partition];
-                let place = StoredBatch { first: logged.first, life: logged.life, inherited: None };
+                let LoggedSubmission { first, topic, life, .. } = logged;
+                let place = StoredBatch { first, topic, life, inherited: None };
                 if !stored.begins.values().any(|life| *life == logged.life) {
                     stored.begins.insert(logged.first, logged.life);
                 }
+                if stored.batches.last().is_some_and(|last| last.topic != topic) {
+                    stored.numbers.insert(first);
+                }
                 lives.durable.extend(logged.number..logged.number + logged.batch.record_count());
                 stored.batches.push(logged);
-                let ordinal = stored.submitted;
-                stored.submitted += 1;
-                let submission = Submission { ordinal, stored: Some(Box::new(place)), ..*submission };
-                self.submit_to_sender(submission)?;
+                stored.held.push_back(Submission { stored: Some(Box::new(place)), ..*submission });
+                self.send_held(partition)?;
             }
             LogWrite::Mark(partition, mark, end_offset) => {
                 let stored = &mut lives.partitions[partition];
-                stored.mark = stored.mark.max(mark);
+                stored.settle(mark);
                 stored.end_offset = stored.end_offset.max(end_offset);
             }
-            LogWrite::Out(partition, ordinals, is_unknown) => {
+            LogWrite::Out(partition, ordinals) => {
                 let stored = &mut lives.partitions[partition];
-                stored.unknown.extend(ordinals.iter().filter(|_| is_unknown));
                 stored.done.extend(&ordinals);
                 stored.known.extend(&ordinals);
-                self.advance_mark(partition);
+                self.advance_mark(partition)?;
             }
             LogWrite::Move(partition, stamps, done) => {
                 let stored = &mut lives.partitions[partition];
                 stored.runs.split_off(&stamps.from);
                 stored.done.extend(&done);
                 let skips = stored.done.range(stamps.from..).copied().collect();
-                stored.runs.insert(stamps.from, StampRun { stamp: stamps.stamp, skips });
+                stored.runs.insert(stamps.from, StampRun { stamp: stamps.stamp, skips, has_out: false });
                 self.sender.on_persisted(now, stamps.partition, stamps.id);
             }
         }
         Ok(())
     }
 
+    /// Hands the batches to the sender that it may have.
+    fn send_held(&mut self, partition: usize) -> Result<(), String> {
+        loop {
+            let Some(lives) = &mut self.lives else { return Ok(()) };
+            let stored = &mut lives.partitions[partition];
+            let place = stored.held.front().and_then(|next| next.stored.as_deref().copied());
+            if place.is_none_or(|place| !stored.may_send(&place)) {
+                return Ok(());
+            }
+            let Some(next) = stored.held.pop_front() else { return Ok(()) };
+            let ordinal = stored.submitted;
+            stored.submitted += 1;
+            self.submit_to_sender(Submission { ordinal, ..next })?;
+        }
+    }
+
     /// Writes a mark if the settled records have become more.
-    fn advance_mark(&mut self, partition: usize) {
-        let Some(lives) = &mut self.lives else { return };
+    fn advance_mark(&mut self, partition: usize) -> Result<(), String> {
+        let Some(lives) = &mut self.lives else { return Ok(()) };
         let stored = &mut lives.partitions[partition];
         let before = stored.known_mark;
         while stored.known.remove(&stored.known_mark) {
@@ -253,7 +210,9 @@ impl World {
         let (mark, end_offset) = (stored.known_mark, stored.known_end);
         if mark > before {
             self.write_log(LogWrite::Mark(partition, mark, end_offset));
+            self.send_held(partition)?;
         }
+        Ok(())
     }
 
     /// Makes stamps durable.
@@ -266,9 +225,9 @@ impl World {
     }
 
     /// Notes a verdict.
-    pub(crate) fn note_stored(&mut self, settlement: &Settlement<usize>, numbers: &[u32]) {
+    pub(crate) fn note_stored(&mut self, settlement: &Settlement<usize>, numbers: &[u32]) -> Result<(), String> {
         let partition = model_partition(settlement.partition);
-        let Some(lives) = &mut self.lives else { return };
+        let Some(lives) = &mut self.lives else { return Ok(()) };
         let ordinals: Vec<u64> = numbers.iter().filter_map(|number| lives.ordinals.get(number).copied()).collect();
         match &settlement.verdict {
             Verdict::Delivered { base_offset, .. } => {
@@ -276,14 +235,12 @@ impl World {
                 stored.known.extend(&ordinals);
                 let end = base_offset.map(|base| base + numbers.len() as i64);
                 stored.known_end = stored.known_end.max(end);
-                self.advance_mark(partition);
+                self.advance_mark(partition)?;
             }
-            Verdict::Failed(failure) => {
-                let is_unknown = failure.outcome == FailedOutcome::Unknown;
-                self.write_log(LogWrite::Out(partition, ordinals, is_unknown));
-            }
+            Verdict::Failed(_) => self.write_log(LogWrite::Out(partition, ordinals)),
             Verdict::Stored => {}
         }
+        Ok(())
     }
 
     /// Checks that sent records are in the log, under their stamps.
@@ -374,12 +331,14 @@ impl World {
         let now = self.instant();
         let Some(lives) = &mut self.lives else { return };
         lives.life += 1;
+        let life = lives.life;
         (lives.is_down, lives.busy_until) = (false, 0);
         lives.old_inherited.clear();
         lives.partitions.iter_mut().for_each(StoredPartition::reopen);
         let durable = &lives.durable;
         lives.ordinals.retain(|number, _| durable.contains(number));
         self.forget_volatile_verdicts();
+        self.start_clock(life);
         for topic in 0..TOPICS {
             self.sender.want_topic(now, topic_name(topic));
         }
@@ -421,6 +380,8 @@ impl World {
         let Some(lives) = self.lives.as_mut().filter(|lives| !lives.is_resumed) else { return Ok(()) };
         lives.is_resumed = true;
         for partition in 0..PARTITIONS {
+            // The last records that were settled may be behind the mark.
+            self.advance_mark(partition)?;
             let Some(lives) = &self.lives else { return Ok(()) };
             let batches = lives.partitions[partition].batches.clone();
             for logged in &batches {
@@ -463,16 +424,22 @@ impl World {
         let batch = logged.batch.without(&others).map_err(|error| error.to_string())?.ok_or("an empty part")?;
         let token =
             self.history.add_batch(logged.number + part.start, part.end - part.start, self.now, batch.capacity());
-        let published_at = self.instant() - std::time::Duration::from_micros(self.now - logged.published_at);
+        // The age is known by timestamps and the wall clock alone.
+        let (wall_clock, timestamp) = (self.machine_clock_ms(), batch.max_timestamp());
+        let age_ms = u64::try_from(wall_clock - timestamp).unwrap_or(0);
+        let published_at = self.instant().checked_sub(std::time::Duration::from_millis(age_ms));
+        let published_at = published_at.unwrap_or_else(|| self.instant());
+        let aged = is_old(timestamp, wall_clock, self.plan.config.id_memory);
         let Some(lives) = &mut self.lives else { return Ok(()) };
         let stored = &mut lives.partitions[partition];
         let first = logged.first + u64::from(part.start);
-        let search_from = stored.end_offset;
+        // The offsets of another number are those of another topic.
+        let search_from = stored.end_offset.filter(|_| stored.mark > stored.number_begin(first));
         let inherited = stored.stamp_of(first).zip(stored.run_of(first)).map(|(stamp, (from, _))| InheritedStamp {
             stamp,
             search_from,
-            is_acknowledged: stored.mark > from,
-            follows_unknown: stored.unknown.range(from..first).next().is_some(),
+            is_acknowledged: stored.is_acknowledged(from),
+            follows_unknown: stored.has_out_before(first, from),
         });
         let old_after = self.plan.config.id_memory.as_micros() as Micros;
         let is_aged = logged.is_aged || self.now - logged.published_at >= old_after;
@@ -481,17 +448,17 @@ impl World {
             lives.ever_old.extend(logged.number + part.start..logged.number + part.end);
         }
         lives.inherited += u64::from(inherited.is_some());
-        let submission = Submission {
+        let LoggedSubmission { topic, life, .. } = *logged;
+        stored.held.push_back(Submission {
             partition: core_partition(partition),
             token,
-            ordinal: stored.submitted,
+            ordinal: 0,
             published_at,
             batch,
-            aged: logged.is_aged,
-            stored: Some(Box::new(StoredBatch { first, life: logged.life, inherited })),
-        };
-        stored.submitted += 1;
-        self.submit_to_sender(submission)
+            aged,
+            stored: Some(Box::new(StoredBatch { first, topic, life, inherited })),
+        });
+        self.send_held(partition)
     }
 
     /// Checks at the end that no record is in a log that the durable log never had.

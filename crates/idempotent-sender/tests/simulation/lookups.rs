@@ -73,20 +73,23 @@ impl World {
         let partition = model_partition(look.partition);
         let runs = self.brokers[broker].runs();
         let view = self.brokers[broker].views[partition];
-        let now_ms = self.clock_ms();
+        let now_ms = self.machine_clock_ms();
         let replica = &self.partitions[partition].replicas[broker];
+        let log_start = self.partitions[partition].log_start;
         let answers = runs && view.exists && !replica.offline;
         let confirmed = self.confirms_leader(&look.leader, look.partition, look.leader_epoch);
         self.history.follower_looks += u64::from(answers && !confirmed);
         let answer = match replica.producers.get(look.producer_id) {
             _ if !confirmed => StateLookupAnswer::Unavailable,
-            _ if self.plan.rules.reading == Reading::Forbidden => StateLookupAnswer::Unreadable,
+            _ if self.plan.rules.reading == Reading::Forbidden => {
+                StateLookupAnswer::Unreadable { log_start: Some(log_start) }
+            }
             Some(known) => StateLookupAnswer::Producer {
                 epoch: i32::from(known.epoch),
                 last_sequence: known.last_sequence,
                 age: self.look_age(now_ms.saturating_sub(known.last_timestamp)),
             },
-            None => StateLookupAnswer::NotKnown,
+            None => StateLookupAnswer::NotKnown { log_start },
         };
         let wait = if runs { self.latency(broker) } else { self.rng.range(MS..10 * SECOND) };
         self.trace(|| format!("look at p{partition} on broker {broker}: {answer:?}"));
@@ -97,7 +100,7 @@ impl World {
     /// knows the schedule's own value.
     fn look_age(&self, age_ms: i64) -> Duration {
         if self.lives.is_some() {
-            return Duration::from_millis(age_ms.try_into().unwrap_or(0));
+            return u64::try_from(age_ms).map_or(Duration::MAX, Duration::from_millis);
         }
         let day_ms = 24 * 3600 * 1000;
         let scaled = self.plan.rules.id_expiration_ms.map_or(age_ms, |expiration| age_ms * day_ms / expiration);
@@ -111,6 +114,8 @@ impl World {
         let replica = &self.partitions[partition].replicas[broker];
         let wanted = search.wanted;
         let old = |entry: &&LogEntry| wanted.from.is_none() && entry.max_timestamp < wanted.since;
+        let log_start = self.partitions[partition].log_start;
+        let present = |entry: &&LogEntry| entry.base_offset >= log_start;
         let ours = |entry: &&LogEntry| {
             let is_of_epoch = (entry.producer_id, entry.epoch) == (wanted.producer_id, wanted.epoch);
             is_of_epoch && entry.end() > wanted.from.unwrap_or(0) && entry.end() <= replica.high_watermark
@@ -126,8 +131,17 @@ impl World {
                 SearchAnswer::Unavailable
             }
             Reading::Allowed if wanted.whole_log && replica.end() > replica.high_watermark => SearchAnswer::Unavailable,
+            // Kafka answers OFFSET_OUT_OF_RANGE.
+            Reading::Allowed if wanted.from.is_some_and(|from| from < log_start) => SearchAnswer::Unreadable,
             Reading::Allowed => {
-                SearchAnswer::Read(replica.log.iter().skip_while(old).filter(ours).map(logged).collect())
+                let found = replica.log.iter().filter(present).skip_while(old).filter(ours).map(logged);
+                let found: Vec<LoggedBatch> = found.collect();
+                let first = replica.log.iter().find(present);
+                let is_cut = log_start > 0 && first.is_none_or(|first| first.max_timestamp >= wanted.since);
+                match wanted.from.is_none() && wanted.whole_log && is_cut && found.is_empty() {
+                    true => SearchAnswer::Unreadable,
+                    false => SearchAnswer::Read(found),
+                }
             }
             Reading::Forbidden | Reading::StateOnly => SearchAnswer::Unreadable,
         };
@@ -153,7 +167,7 @@ impl History {
         };
         let last = match answer {
             StateLookupAnswer::Unavailable => return,
-            StateLookupAnswer::NotKnown | StateLookupAnswer::Unreadable => None,
+            StateLookupAnswer::NotKnown { .. } | StateLookupAnswer::Unreadable { .. } => None,
             StateLookupAnswer::Producer { epoch, last_sequence, .. } => {
                 i16::try_from(epoch).ok().zip(Some(last_sequence))
             }

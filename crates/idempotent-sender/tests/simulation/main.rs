@@ -19,6 +19,7 @@ mod link;
 mod lives;
 mod log;
 mod lookups;
+mod machine;
 mod plan;
 mod produce;
 mod random;
@@ -27,6 +28,7 @@ mod replication;
 mod rng;
 mod scenarios;
 mod sending;
+mod stored_log;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

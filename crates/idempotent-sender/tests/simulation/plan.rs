@@ -113,6 +113,12 @@ pub(crate) struct Plan {
     pub(crate) close_at: Option<Micros>,
     /// The ends of the processes. If there is one, batches are stored in a durable log.
     pub(crate) lives: Vec<LifeEnd>,
+    /// The times at which the machine of the process is suspended, and for how long.
+    pub(crate) suspensions: Vec<(Micros, Micros)>,
+    /// Whether the clock of the machine is wrong when a process starts.
+    pub(crate) starts_with_wrong_clock: bool,
+    /// Whether the durable log gives topics other numbers, as if they were created again.
+    pub(crate) renumbers: bool,
 }
 
 impl BatchPlan {

@@ -50,7 +50,7 @@ impl World {
         if link.busy || link.muted_until > self.now || !self.brokers[broker].runs() {
             return Ok(());
         }
-        let Some((request, parts)) = link.inbox.pop_front() else { return Ok(()) };
+        let Some((request, parts, sent_at)) = link.inbox.pop_front() else { return Ok(()) };
         let bytes: usize = parts.iter().map(|part| part.batch.len()).sum();
         if bytes > self.plan.rules.request_max_bytes {
             link.inbox.clear();
@@ -58,6 +58,7 @@ impl World {
             return Ok(());
         }
         link.busy = true;
+        self.served_since = sent_at;
         let parts = parts.iter().map(|part| self.append(broker, part)).collect::<Result<_, _>>()?;
         self.next_delayed += 1;
         let id = self.next_delayed;
@@ -153,6 +154,10 @@ impl World {
             times.push(record.timestamp);
         }
         self.next_append += 1;
+        for number in &numbers {
+            let longest = self.delays.entry(*number).or_default();
+            *longest = self.now.saturating_sub(self.served_since).max(*longest);
+        }
         let model = &self.partitions[partition];
         let entry = LogEntry {
             base_offset: -1,

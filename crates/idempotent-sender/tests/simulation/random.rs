@@ -40,7 +40,19 @@ pub(crate) fn random_plan(seed: u64) -> Plan {
         // A producer's close waits for the threads that seal batches.
         rules.sealed_late = 0;
     }
-    Plan { seed, config, rules, batches, faults, heal_at, close_at, lives: Vec::new() }
+    Plan {
+        seed,
+        config,
+        rules,
+        batches,
+        faults,
+        heal_at,
+        close_at,
+        lives: Vec::new(),
+        suspensions: Vec::new(),
+        starts_with_wrong_clock: false,
+        renumbers: false,
+    }
 }
 
 /// Draws a schedule in which the process ends several times. No topic is deleted in it.
@@ -63,6 +75,7 @@ pub(crate) fn random_lives(seed: u64) -> Plan {
     }
     if let Some(expiration) = plan.rules.id_expiration_ms {
         plan.config.id_memory = Duration::from_millis(expiration.unsigned_abs() / 2);
+        plan.config.renews_timestamps = rng.percent(60);
     }
     let mut at = 0;
     for _ in 0..rng.range(1..6) {
@@ -84,6 +97,14 @@ pub(crate) fn random_lives(seed: u64) -> Plan {
         if rng.percent(40) {
             hinder_restart(&mut rng, &mut plan, end);
         }
+        if rng.percent(15) {
+            forget_at_restart(&mut rng, &mut plan, end);
+        }
+    }
+    plan.renumbers = rng.percent(30);
+    plan.starts_with_wrong_clock = rng.percent(20);
+    if plan.rules.id_expiration_ms.is_some() && rng.percent(60) {
+        suspend(&mut rng, &mut plan);
     }
     plan
 }
@@ -115,6 +136,28 @@ fn hinder_restart(rng: &mut Rng, plan: &mut Plan, end: LifeEnd) {
         };
         add(restart + rng.range(0..100 * MS), fault);
     }
+}
+
+/// Suspends the machine of the process shortly after a batch has left, for longer than leaders remember. The answer to the
+/// batch is lost.
+fn suspend(rng: &mut Rng, plan: &mut Plan) {
+    let batch = &plan.batches[rng.index(plan.batches.len())];
+    let (at, broker) = (batch.at, batch.partition % BROKERS);
+    plan.faults.push((at, Fault::LoseAnswers { broker, time: SECOND }));
+    let time = rng.range(150..500) * SECOND;
+    plan.suspensions.push((at + rng.range(0..30 * MS), time));
+    plan.heal_at += time;
+}
+
+/// Deletes the records of a partition at the end of a process, and stops all brokers. They forget the partition's producer
+/// ids, unless something was appended meanwhile.
+fn forget_at_restart(rng: &mut Rng, plan: &mut Plan, end: LifeEnd) {
+    let last = plan.batches.iter().rev().find(|batch| batch.at <= end.at);
+    let Some(partition) = last.map(|batch| batch.partition) else { return };
+    let at = end.at + rng.range(0..40 * MS);
+    plan.faults.push((at, Fault::DeleteRecords { partition }));
+    let down = rng.pick(&[20, 200, 900]) * MS;
+    plan.faults.extend((0..BROKERS).map(|broker| (at + MS, Fault::Kill { broker, down })));
 }
 
 fn config(rng: &mut Rng, seed: u64) -> Config {

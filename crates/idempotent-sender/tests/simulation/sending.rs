@@ -147,6 +147,9 @@ impl World {
                 return Err(format!("{request:?} contains two batches of p{partition}"));
             }
             self.check_stored(part)?;
+            if let Some(lives) = &mut self.lives {
+                lives.renewed += u64::from(part.batch.moved_ms() > 0);
+            }
             sent.push((partition, self.history.check_stamp(part, self.now)?));
         }
         for (partition, numbers) in &sent {

@@ -23,6 +23,7 @@ use crate::faults::Fault;
 use crate::history::History;
 use crate::link::Link;
 use crate::lives::{LifeEnd, Lives};
+use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::produce::DelayedProduce;
 use crate::rng::Rng;
@@ -62,15 +63,30 @@ pub(crate) enum Event {
     ProducerId(Result<i64, i16>),
     ServeLook(Box<StateLookup>),
     LookAnswered(Box<StateLookup>, StateLookupAnswer),
-    CheckIds { again: bool },
+    CheckIds {
+        again: bool,
+    },
     ServeSearch(Box<LogSearch>),
     SearchAnswered(Box<LogSearch>, SearchAnswer),
     LogWritten(u64),
+    /// The process's machine is suspended for this time.
+    Suspend(Micros),
+    /// The clock of the process's machine is corrected.
+    CorrectClock(u64),
     EndLife(LifeEnd),
     StartLife,
 }
 
 impl Event {
+    /// Returns whether the event waits while the machine of the process is suspended.
+    pub(crate) fn is_of_machine(&self) -> bool {
+        let is_local = matches!(
+            self,
+            Self::Submit(_) | Self::SubmitSealed(_) | Self::LogWritten(_) | Self::EndLife(_) | Self::StartLife
+        );
+        is_local || self.is_of_client()
+    }
+
     /// Returns whether the event is lost with the process.
     fn is_of_client(&self) -> bool {
         matches!(
@@ -129,6 +145,10 @@ pub(crate) struct World {
     pub(crate) delayed: BTreeMap<u64, DelayedProduce>,
     pub(crate) next_delayed: u64,
     pub(crate) next_append: u64,
+    /// The time at which the request was sent that is served now.
+    pub(crate) served_since: Micros,
+    /// The longest time that a request with a record was on its way.
+    pub(crate) delays: BTreeMap<u32, Micros>,
     pub(crate) next_producer_id: i64,
     pub(crate) history: History,
     pub(crate) pool: BufferPool,
@@ -140,6 +160,7 @@ pub(crate) struct World {
     pub(crate) metadata_requests: u64,
     /// The processes of the schedule, if batches are stored.
     pub(crate) lives: Option<Lives>,
+    pub(crate) machine: Machine,
     base: Instant,
     queue: BinaryHeap<Scheduled>,
     order: u64,
@@ -168,6 +189,8 @@ impl World {
             delayed: BTreeMap::new(),
             next_delayed: 0,
             next_append: 0,
+            served_since: 0,
+            delays: BTreeMap::new(),
             next_producer_id: 4000,
             history: History::default(),
             pool: BufferPool::new(1 << 20),
@@ -177,6 +200,7 @@ impl World {
             tracing,
             metadata_requests: 0,
             lives: (!plan.lives.is_empty()).then(Lives::default),
+            machine: Machine::default(),
             base: Instant::now(),
             queue: BinaryHeap::new(),
             order: 0,
@@ -193,6 +217,9 @@ impl World {
             self.schedule_at(at, Event::Fault(fault));
         }
         self.schedule_at(self.plan.heal_at, Event::Heal);
+        for (at, time) in std::mem::take(&mut self.plan.suspensions) {
+            self.schedule_at(at, Event::Suspend(time));
+        }
         for end in std::mem::take(&mut self.plan.lives) {
             self.schedule_at(end.at, Event::EndLife(end));
         }
@@ -213,12 +240,12 @@ impl World {
     }
 
     pub(crate) fn instant(&self) -> Instant {
-        self.base + Duration::from_micros(self.now)
+        self.base + Duration::from_micros(self.now.max(self.machine.suspended_until) - self.machine.stopped)
     }
 
     /// Converts an instant to virtual time. The result is rounded up, so a deadline has passed at that time.
     pub(crate) fn micros(&self, instant: Instant) -> Micros {
-        instant.saturating_duration_since(self.base).as_nanos().div_ceil(1000) as Micros
+        instant.saturating_duration_since(self.base).as_nanos().div_ceil(1000) as Micros + self.machine.stopped
     }
 
     pub(crate) fn schedule_at(&mut self, at: Micros, event: Event) {
@@ -283,6 +310,10 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), String> {
+        if self.waits_for_machine(&event) {
+            self.schedule_at(self.machine.suspended_until, event);
+            return Ok(());
+        }
         let now = self.instant();
         match event {
             Event::Submit(batch) => self.submit_from_plan(batch)?,
@@ -360,6 +391,8 @@ impl World {
                 self.sender.on_log_search(now, search.partition, search.look, &answer);
             }
             Event::LogWritten(life) => self.log_written(life)?,
+            Event::Suspend(time) => self.suspend(time),
+            Event::CorrectClock(life) => self.correct_clock(life),
             Event::EndLife(end) => self.end_life(end)?,
             Event::StartLife => self.start_life(),
         }
@@ -372,6 +405,12 @@ impl World {
     }
 
     pub(crate) fn perform_actions(&mut self) -> Result<(), String> {
+        if self.machine.is_suspended(self.now) {
+            return Ok(());
+        }
+        if self.sender.needs_wall_clock() {
+            self.sender.set_wall_clock(self.instant(), self.machine_clock_ms());
+        }
         while let Some(action) = self.sender.poll(self.instant()) {
             self.perform(action)?;
         }
@@ -398,6 +437,9 @@ impl World {
             Action::Persist(stamps) => {
                 self.trace(|| format!("persist {stamps:?}"));
                 self.persist(stamps)?;
+            }
+            Action::Waits { partition, reason } => {
+                self.trace(|| format!("{partition:?} waits: {reason}"));
             }
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());

@@ -15,7 +15,7 @@ pub(crate) const VERSIONS: (i16, i16) = (1, 7);
 /// Requests the high watermark.
 pub const LATEST: i64 = -1;
 /// Requests the log's start.
-pub(crate) const EARLIEST: i64 = -2;
+pub const EARLIEST: i64 = -2;
 
 /// Requests one offset from the leader of one partition.
 #[derive(Debug)]

@@ -86,6 +86,32 @@ choice! {
 }
 
 choice! {
+    /// The timestamps of events that have waited in a spool for long.
+    #[derive(Default)]
+    SpoolOldTimestamps {
+        /// The events get the time at which they are sent.
+        #[default]
+        Renew = "renew",
+        /// The events keep their timestamps.
+        Keep = "keep",
+    }
+}
+
+choice! {
+    /// The fate of events of a spool of which nothing can show whether Kafka has them.
+    #[derive(Default)]
+    SpoolDoubt {
+        /// They become dead letters with the outcome unknown.
+        #[default]
+        DeadLetter = "dead_letter",
+        /// Their partition waits until something shows it.
+        Hold = "hold",
+        /// They are sent again, and may be in the log twice.
+        Resend = "resend",
+    }
+}
+
+choice! {
     /// The compression of batches.
     #[derive(Default)]
     Compression {

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cause::ConfigProblemKind;
-pub use choices::{Compression, SaslMechanism, SecurityProtocol, SpoolFull, SslRoots};
+pub use choices::{Compression, SaslMechanism, SecurityProtocol, SpoolDoubt, SpoolFull, SpoolOldTimestamps, SslRoots};
 pub use endpoint::{Endpoint, EndpointError};
 pub use load::ConfigLoader;
 pub use origin::Origin;
@@ -41,7 +41,7 @@ pub(crate) use value::OptionValue;
 
 use kafka_courier_client::{HIDDEN, Secret, may_be_content};
 use kafka_courier_dlq::Overflow;
-use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig};
+use kafka_courier_idempotent_sender::core::{Backoff, Config as CoreConfig, DoubtPolicy};
 
 /// The documentation of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -247,6 +247,19 @@ options! {
     /// The time after which the spool stores facts that no caller waits for, such as deliveries. Events are stored
     /// immediately.
     spool_idle_sync: Duration = Duration::from_millis(100);
+    /// Whether the spool may be on a file system whose syncs promise nothing. A folder in memory or on a network file
+    /// system (tmpfs, ramfs, NFS, SMB, Ceph, 9P and others) is otherwise refused, and a container's layer (overlay) and
+    /// FUSE cause a warning. File systems are checked on Linux alone.
+    spool_any_filesystem: bool = false;
+    /// The record timestamps of stored events that have waited for 12 hours: renew (they move to the time of sending, so
+    /// that leaders remember the producer id, and topics with a limit on age take the events) or keep. Events that a leader
+    /// refuses because of their timestamps are renewed, too. The event's own time stays.
+    spool_old_timestamps: SpoolOldTimestamps = SpoolOldTimestamps::Renew;
+    /// The fate of stored events that an earlier process may have sent, if nothing can show whether Kafka has them:
+    /// dead_letter (a dead letter with the outcome unknown), hold (their partition waits, for example for the right to read
+    /// the topic) or resend (they are sent again, and may be in the log twice). Events that a broker rejects are dead
+    /// letters in each case.
+    spool_doubt: SpoolDoubt = SpoolDoubt::DeadLetter;
     /// Whether dead letters are replayed automatically once the cluster is healthy, if they are certainly not in the
     /// log and their cause is temporary.
     auto_replay: bool = false;
@@ -289,6 +302,12 @@ impl KafkaConfig {
             metadata_timeout: self.metadata_timeout,
             metadata_max_age: self.metadata_max_age,
             connections_per_broker: self.connections_per_broker,
+            doubt: match self.spool_doubt {
+                SpoolDoubt::DeadLetter => DoubtPolicy::Fail,
+                SpoolDoubt::Hold => DoubtPolicy::Hold,
+                SpoolDoubt::Resend => DoubtPolicy::Resend,
+            },
+            renews_timestamps: self.spool_old_timestamps == SpoolOldTimestamps::Renew,
             seed: fastrand::u64(..),
             ..CoreConfig::default()
         }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use kafka_courier_client::{HIDDEN, Secret};
 use kafka_courier_dlq::Overflow;
 
-use super::choices::{Compression, SaslMechanism, SecurityProtocol, SpoolFull, SslRoots};
+use super::choices::{
+    Compression, SaslMechanism, SecurityProtocol, SpoolDoubt, SpoolFull, SpoolOldTimestamps, SslRoots,
+};
 use super::duration;
 use super::endpoint::{ADDRESS, Endpoint, EndpointError};
 
@@ -295,7 +297,7 @@ macro_rules! choices {
     };
 }
 
-choices!(Compression, SaslMechanism, SecurityProtocol, SpoolFull, SslRoots);
+choices!(Compression, SaslMechanism, SecurityProtocol, SpoolDoubt, SpoolFull, SpoolOldTimestamps, SslRoots);
 
 #[cfg(test)]
 mod tests {

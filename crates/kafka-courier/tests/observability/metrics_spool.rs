@@ -30,6 +30,7 @@ async fn spool_metrics_follow_its_events() {
     let (cluster, folder) = (TestCluster::builder().topic("t", 1).start().await.unwrap(), tempfile::tempdir().unwrap());
     let mut config = config(&cluster);
     config.spool_dir = folder.path().to_str().unwrap().to_owned();
+    config.spool_any_filesystem = true;
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
     let rounds = values(&snapshotter, ["kafka_spool_rounds_total{}", "kafka_spool_sync_duration_seconds{}"]);

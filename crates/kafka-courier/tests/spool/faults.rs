@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use crate::spool_folder::SpoolFolder;
-use crate::support::{LONG, Producer, process, record};
+use crate::support::{LONG, Producer, process, record, wait_until};
 use kafka_courier::{Compression, DeliveryErrorKind, FailedOutcome, HealthPart, PublishError, SpoolFault, StoreError};
 use kafka_courier_test_broker::{ApiKey, Fault, Rule, TestCluster};
 
@@ -16,6 +16,7 @@ async fn latched_spool_refuses_events() {
     config.compression = Compression::None;
     let producer = Producer::build(config).unwrap();
     producer.send(&record("t", "k", "v")).await.unwrap().await.unwrap();
+    wait_until(|| folder.path().join("spare").exists()).await;
     // The present file takes more rounds. The next one can't be created.
     std::fs::remove_dir_all(folder.path()).unwrap();
     let large = "x".repeat(500_000);
@@ -51,6 +52,7 @@ async fn publish_until_killed(folder: String) {
     let mut config = kafka_courier::KafkaConfig::from_env().unwrap();
     (config.spool_dir, config.client_id) = (folder, "killed".to_owned());
     config.flush_timeout = std::time::Duration::from_millis(1);
+    config.spool_any_filesystem = true;
     let producer = Producer::build(config).unwrap();
     let life = std::process::id();
     for number in 0.. {
@@ -104,4 +106,27 @@ fn killed_process_loses_and_doubles_nothing() {
         let order: Vec<_> = order.iter().filter_map(|record| of(record.value_text().unwrap())).collect();
         assert!(order.windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1), "{key}: {order:?}");
     }
+}
+
+/// The ranges of Kafka 2.7, without DescribeProducers.
+#[tokio::test]
+async fn brokers_without_producer_states_are_refused() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let ranges: [(i16, i16, i16); 9] =
+        [(0, 0, 8), (1, 0, 12), (2, 0, 5), (3, 0, 9), (18, 0, 3), (22, 0, 4), (23, 0, 3), (32, 0, 3), (36, 0, 2)];
+    let mut answer = vec![0, 0, ranges.len() as u8 + 1];
+    for (key, lowest, highest) in ranges {
+        answer.extend([key, lowest, highest].iter().flat_map(|field| field.to_be_bytes()));
+        answer.push(0);
+    }
+    answer.extend([0; 5]);
+    cluster.inject(Rule::for_api(ApiKey::ApiVersions).always().then(Fault::ApplyThenAnswer(answer)));
+    let folder = SpoolFolder::new();
+    let producer = folder.producer(&cluster);
+    producer.send(&record("t", "k", "v")).await.unwrap().detach();
+    wait_until(|| producer.stats().spool.unwrap().has_outdated_brokers).await;
+    let error = producer.send(&record("t", "k", "v")).await.unwrap_err().to_string();
+    assert!(error.contains("Kafka 2.8 or newer is needed") && error.contains("spool_dir"), "{error}");
+    producer.close(std::time::Duration::ZERO).await;
+    assert_eq!(cluster.record_count("t"), 0);
 }

@@ -1,12 +1,17 @@
 //! Rejected events of a spool, and their dead letters.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::Duration;
 
 use crate::spool_folder::SpoolFolder;
 use crate::support::{LONG, Producer, record, wait_until};
-use kafka_courier::dlq::{Letter, Selection};
-use kafka_courier::{HealthPart, KafkaProducer};
+use kafka_courier::dlq::{Letter, Outcome, Selection};
+use kafka_courier::{Doubtful, Header, HealthPart, KafkaProducer, ProducerRecord, Replay, ReplayReport, headers};
 use kafka_courier_test_broker::{Record, TestCluster};
+
+/// The file of dead letters in the folder of a spool.
+const LETTERS: &str = "dead-letters.redb";
 
 async fn cluster() -> TestCluster {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
@@ -33,7 +38,8 @@ async fn rejected_events_are_letters_once() {
     drop(producer);
     let next = folder.next_producer(folder.config(&cluster)).await;
     assert_eq!(next.stats().spool.unwrap().recovered, 0, "the journal has the dead letters");
-    assert_eq!(letters(&next).await.len(), 2);
+    let outcomes: Vec<_> = letters(&next).await.iter().map(|letter| letter.outcome).collect();
+    assert_eq!(outcomes, [Outcome::NotWritten; 2]);
     let values: Vec<_> = cluster.records("t").iter().map(|r| r.value_text().unwrap().to_owned()).collect();
     assert_eq!(values, ["0", "1", "2"]);
 }
@@ -61,6 +67,66 @@ async fn repeated_failure_keeps_one_letter() {
         restore(before.path(), &folder);
     }
     assert_eq!(ids.len(), 1, "each process gives the record's letter the same id");
+}
+
+/// Copies the files of a running spool, as a crash leaves them.
+fn crash(folder: &SpoolFolder, to: &SpoolFolder) {
+    std::fs::create_dir(to.path()).unwrap();
+    copy(folder, &to.path());
+    std::fs::copy(folder.path().join(LETTERS), to.path().join(LETTERS)).unwrap();
+}
+
+async fn replay(producer: &KafkaProducer, doubtful: Doubtful) -> ReplayReport {
+    let replay = Replay { doubtful, ..Replay::default() };
+    producer.replay(&replay, |_| ControlFlow::Continue(())).await.unwrap()
+}
+
+/// A process dies between the dead letter and the journal. An operator then corrects the topic, replays, and starts the next
+/// process.
+#[tokio::test]
+async fn unsettled_letter_is_not_replayed() {
+    let (cluster, folder, crashed) = (cluster().await, SpoolFolder::new(), SpoolFolder::new());
+    let mut config = folder.config(&cluster);
+    // No process stores that the dead letter is durable.
+    config.spool_idle_sync = LONG;
+    let producer = Producer::build(config).unwrap();
+    // A dead letter that is certain has no stamp, so the check finds the event by its id.
+    let id = [Header { key: headers::EVENT_ID, value: Some(b"event-1") }];
+    let event = ProducerRecord { headers: &id, ..record("t", "k", "bad") };
+    producer.send(&event).await.unwrap().stored().await.unwrap();
+    wait_until(|| producer.dead_letters().len() == 1).await;
+    crash(&folder, &crashed);
+    cluster.accept_records();
+    let mut config = crate::support::config(&cluster);
+    config.dlq_file = crashed.path().join(LETTERS).to_str().unwrap().to_owned();
+    let operator = Producer::build(config).unwrap();
+    let report = replay(&operator, Doubtful::LeaveOut).await;
+    assert_eq!((report.delivered, report.left_out), (0, 1), "the spool still has the event");
+    operator.close(LONG).await;
+    drop(operator);
+    let next = crashed.next_producer(crashed.config(&cluster)).await;
+    assert!(next.flush(LONG).await);
+    let report = replay(&next, Doubtful::Verify { force: false }).await;
+    assert_eq!((report.delivered, report.landed), (0, 1), "the check finds the event");
+    let values: Vec<_> = cluster.records("t").iter().map(|r| r.value_text().unwrap().to_owned()).collect();
+    assert_eq!(values, ["bad"]);
+}
+
+#[tokio::test]
+async fn settled_letter_is_replayed() {
+    let (cluster, folder) = (cluster().await, SpoolFolder::new());
+    let producer = folder.producer(&cluster);
+    producer.send(&record("t", "k", "bad")).await.unwrap().await.unwrap_err();
+    let is_certain = async {
+        while letters(&producer).await[0].outcome != Outcome::NotWritten {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(LONG, is_certain).await.unwrap();
+    cluster.accept_records();
+    let report = replay(&producer, Doubtful::LeaveOut).await;
+    assert_eq!((report.delivered, producer.dead_letters().len()), (1, 0));
+    assert_eq!(cluster.records("t").len(), 1);
 }
 
 /// Copies the files of the journal.
@@ -109,7 +175,7 @@ async fn letters_in_memory_hold_the_partition() {
     assert!(error.to_string().contains("dlq_file"), "{error}");
     let waiting = producer.send(&record("t", "k", "2")).await.unwrap();
     waiting.stored().await.unwrap();
-    let report = producer.close(std::time::Duration::from_millis(100)).await;
+    let report = producer.close(Duration::from_millis(100)).await;
     assert_eq!((report.delivered, report.failed, report.stored, report.in_memory), (2, 2, 1, 1));
     drop(producer);
     config.dlq_max_letters = 0;

@@ -26,6 +26,8 @@ impl SpoolFolder {
         let mut config = config(cluster);
         config.spool_dir = self.path().to_str().unwrap().to_owned();
         config.spool_idle_sync = Duration::from_millis(1);
+        // The folder for temporary files may be in memory.
+        config.spool_any_filesystem = true;
         config
     }
 

@@ -158,3 +158,22 @@ async fn second_process_is_refused() {
     drop(first);
     folder.next_producer(folder.config(&cluster)).await.close(LONG).await;
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn memory_file_system_is_refused() {
+    let cluster = cluster().await;
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut config = config(&cluster);
+    config.spool_dir = folder.path().join("spool").to_str().unwrap().to_owned();
+    let errors = Producer::build(config.clone()).unwrap_err();
+    let error = errors.problems()[0].spool_error().unwrap();
+    assert!(matches!(error, SpoolOpenError::FileSystem { .. }), "{error}");
+    for part in ["tmpfs is in memory", "set spool_any_filesystem=true"] {
+        assert!(errors.to_string().contains(part), "{errors}");
+    }
+    config.spool_any_filesystem = true;
+    let producer = Producer::build(config).unwrap();
+    producer.send(&record("t", "k", "v")).await.unwrap().stored().await.unwrap();
+    producer.close(LONG).await;
+}

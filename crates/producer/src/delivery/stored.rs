@@ -74,6 +74,11 @@ impl Delivery {
     pub fn stored(&self) -> Stored {
         Stored { delivery: self.clone() }
     }
+
+    /// Returns whether the event is in the producer's spool, on disk. Requests nothing, unlike [`stored`](Self::stored).
+    pub fn is_stored(&self) -> bool {
+        self.state.stored().is_some()
+    }
 }
 
 impl Future for Stored {

@@ -2,6 +2,7 @@
 //!
 //! Rule: plain data and one trait. Nothing here decides.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{SendError, Sender};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, MoveId, RecordSet, StampMove, Submission};
 use kafka_courier_spool::core::entry::{Ordinal, Partition};
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
 use super::fault::SpoolFault;
 use super::status::SpoolStatus;
@@ -36,6 +38,27 @@ pub(crate) struct TopicIdentity {
     pub(crate) partitions: u32,
     /// The id of the cluster, if the brokers send one.
     pub(crate) cluster: Option<Arc<str>>,
+    /// Why the brokers can't show their producer states, if they can't.
+    pub(crate) outdated: Option<Arc<str>>,
+}
+
+/// A call that follows once the journal has failed records as settled. It is not made if the journal can't be written.
+pub(crate) struct SettledNotice(Box<dyn FnOnce() + Send>);
+
+impl SettledNotice {
+    pub(crate) fn new(call: impl FnOnce() + Send + 'static) -> Self {
+        Self(Box::new(call))
+    }
+
+    pub(crate) fn call(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for SettledNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SettledNotice")
+    }
 }
 
 /// A request to the spool's thread.
@@ -58,15 +81,25 @@ pub(crate) enum SpoolCommand<T> {
     /// Records failed, and their dead letters are not durable yet.
     Failed { place: StoredPlace, records: RecordSet },
     /// The dead letters of failed records are durable.
-    Kept { place: StoredPlace, records: RecordSet },
+    Kept { place: StoredPlace, records: RecordSet, notice: SettledNotice },
     /// No durable store took the dead letters of failed records.
     NotKept { place: StoredPlace },
     /// Make the stamps of records durable.
     Persist(StampMove),
+    /// An input begins.
+    Input { input: InputNumber, name: Arc<str> },
+    /// Items of an input have no record.
+    Skipped { input: InputNumber, items: ItemSet },
     /// Send nothing more after this time. Stored batches stay stored.
     Close { deadline: Instant },
     /// Store all accepted batches, and end.
     Finish,
+}
+
+/// The token of a batch.
+pub(crate) trait BatchItems {
+    /// Returns the items of the batch's records, for each input.
+    fn items(&self) -> Vec<(InputNumber, ItemSet)>;
 }
 
 /// A decision of the spool. The order of decisions counts.
@@ -76,14 +109,17 @@ pub(crate) enum Effect<T> {
     Durable { token: T, place: StoredPlace, reserved: usize },
     /// The sender may have the batch.
     Release(Submission<T>),
+    /// The journal has the failed records as settled. No process sends them again.
+    Settled(SettledNotice),
     /// The stamps of this request are durable.
     Persisted { partition: PartitionId, id: MoveId },
     /// The batch is not stored, and is not sent.
     NotStored(Submission<T>, SpoolFault),
     /// The sender ends before it got the batch. A later process delivers the batch.
     LeftStored(Submission<T>),
-    /// The batch was for a topic that was deleted since, or for a partition that it no longer has.
-    Orphaned(Submission<T>, FailedOutcome),
+    /// The batch was for a topic that was deleted since, or for a partition that it no longer has. The topic has its id in
+    /// the journal.
+    Orphaned(Submission<T>, FailedOutcome, Option<TopicUuid>),
     /// The partition sends nothing under new stamps, because no durable store took a dead letter.
     Held(Partition),
 }

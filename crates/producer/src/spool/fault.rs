@@ -23,4 +23,7 @@ pub enum SpoolFault {
         /// The id of the cluster that answered.
         cluster: Arc<str>,
     },
+    /// The brokers are too old to show which stored events they have.
+    #[error("brokers too old for a spool, whose events stay stored: {0}: upgrade the brokers, or set no spool_dir")]
+    OutdatedBrokers(Arc<str>),
 }

@@ -7,6 +7,7 @@
 //!  - A stamp holds for one topic id. Records that may be in a deleted topic are unknown. The others are sent to the topic
 //!    that has its name now.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch};
@@ -14,7 +15,7 @@ use kafka_courier_client::TopicUuid;
 use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp};
 use kafka_courier_spool::core::entry::{BatchHead, Ordinal};
 use kafka_courier_spool::core::stamps::{run_of, stamp_at};
-use kafka_courier_spool::core::table::PartitionTable;
+use kafka_courier_spool::core::table::{PartitionTable, Table};
 
 /// The id of a topic whose brokers send none.
 pub(crate) const NO_TOPIC_ID: TopicUuid = [0; 16];
@@ -24,12 +25,14 @@ pub(crate) const NO_TOPIC_ID: TopicUuid = [0; 16];
 pub(crate) enum Resumption {
     /// The batch is sent, under the stamp that it may have.
     Send(Option<InheritedStamp>),
+    /// The batch waits: the cluster's answer is older than the topic's partition.
+    Wait,
     /// The batch fails.
     Fail(FailedOutcome),
 }
 
 /// Returns the decision about a batch: `stored_for` is the topic's id when the batch was stored, `present` its id now, and
-/// `has_partition` whether the topic has the batch's partition now.
+/// `has_partition` whether the topic has the batch's partition now. Kafka removes no partition of a topic.
 pub(crate) fn resumption(
     stored_for: TopicUuid,
     present: Option<TopicUuid>,
@@ -37,7 +40,9 @@ pub(crate) fn resumption(
     inherited: Option<InheritedStamp>,
 ) -> Resumption {
     let is_other = present.is_some_and(|present| stored_for != NO_TOPIC_ID && stored_for != present);
+    let is_same = !is_other && present == Some(stored_for);
     match inherited {
+        _ if is_same && !has_partition => Resumption::Wait,
         Some(_) if is_other || !has_partition => Resumption::Fail(FailedOutcome::Unknown),
         None if !has_partition => Resumption::Fail(FailedOutcome::NotWritten),
         inherited => Resumption::Send(inherited),
@@ -81,13 +86,19 @@ pub(crate) fn batch_of_part(bytes: &[u8], count: u32, part: &Range<u32>) -> Resu
     whole.without(&others)?.ok_or(DecodeError::BadCount)
 }
 
+/// Returns the producer ids of the partitions with unsettled records, or of all partitions while a process publishes.
+pub(crate) fn held_producer_ids(table: &Table, has_publisher: bool) -> BTreeSet<i64> {
+    let partitions = table.partitions.values().filter(|state| has_publisher || !state.is_drained());
+    partitions.flat_map(PartitionTable::producer_ids).collect()
+}
+
 /// Returns the stamp under which an earlier process may have sent the record `first` and those after it.
 pub(crate) fn inherited_stamp(state: &PartitionTable, first: Ordinal) -> Option<InheritedStamp> {
     let (stamp, run) = (stamp_at(state, first)?, run_of(state, first)?);
     let search_from = Some(state.end_offset).filter(|offset| *offset >= 0);
-    let passed = run.stamp.sequence().distance(stamp.sequence());
-    let skipped = first.0.saturating_sub(run.from.0).saturating_sub(passed.into());
     // Records that the move did not skip failed under its stamps, and no later move followed: they are unknown.
-    let follows_unknown = state.done.count_within(run.from, first) > skipped;
-    Some(InheritedStamp { stamp, search_from, is_acknowledged: run.has_settled, follows_unknown })
+    let follows_unknown = run.has_out;
+    // An epoch begins at 0, so that a run with another first number continues a run that is settled or in doubt before it.
+    let is_acknowledged = run.has_settled || run.stamp.base_sequence != 0;
+    Some(InheritedStamp { stamp, search_from, is_acknowledged, follows_unknown })
 }

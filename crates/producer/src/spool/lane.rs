@@ -17,8 +17,8 @@ use super::command::StoredPlace;
 pub(crate) struct DurableBatch<T> {
     pub(crate) place: StoredPlace,
     pub(crate) submission: Submission<T>,
-    /// Whether an earlier process stored the batch, and the stamp under which that process may have sent it.
-    pub(crate) inheritance: Option<Option<InheritedStamp>>,
+    /// The stamp under which an earlier process may have sent the batch.
+    pub(crate) inherited: Option<InheritedStamp>,
 }
 
 /// The batches of one partition.

@@ -8,19 +8,23 @@
 //! |---|---|
 //! | `stage`, `lane`, `log`, `inherit` | Pure: numbers, order, settled records, due rounds. No IO, thread or clock. |
 //! | `thread` | The thread that owns the journal. |
-//! | `open` | Opens the folder, and reads the batches of earlier processes. |
+//! | `open`, `file_system`, `origin`, `adopt` | Opens the folder, and reads the batches of earlier processes. |
 //! | `view` | Reads a folder that is not opened, for commands. |
 //! | `topic_watch` | The task that learns how the cluster names itself and its topics. |
-//! | `command`, `status`, `space`, `fault` | The interface to the rest of the producer. |
+//! | `command`, `status`, `space`, `fault`, `input` | The interface to the rest of the producer. |
 //!
 //! Rule: nothing here knows deliveries, memory or dead letters. The producer carries out the spool's decisions.
 
+mod adopt;
 mod command;
 mod fault;
+mod file_system;
 mod inherit;
+mod input;
 mod lane;
 mod log;
 mod open;
+mod origin;
 mod space;
 mod stage;
 mod status;
@@ -30,12 +34,17 @@ mod thread;
 mod topic_watch;
 mod view;
 
-pub(crate) use command::{Effect, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace};
+pub use adopt::adopt;
+pub(crate) use command::{
+    BatchItems, Effect, SettledNotice, SpoolCommand, SpoolHost, SpoolLevel, SpoolSender, StoredPlace,
+};
 pub use fault::SpoolFault;
+pub use file_system::UnfitFileSystem;
+pub use input::{InputId, InputItem, SpooledInput};
 pub use open::{BatchReadError, OpenSpool, SpoolHolder, SpoolOpenError, SpoolSettings};
 pub(crate) use open::{RecoveredSpool, RecoveredTopic, UnsettledBatch};
 pub(crate) use stage::{RecoveredBatch, Stage};
 pub(crate) use status::SpoolStatus;
 pub(crate) use thread::{SpoolThread, start};
-pub(crate) use topic_watch::{TopicNews, watch_topics};
-pub use view::{SpoolDamage, SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord};
+pub(crate) use topic_watch::{TopicIds, TopicNews, watch_topics};
+pub use view::{SpoolDamage, SpoolEnds, SpoolView, SpoolViewError, StoredPart, StoredPartition, StoredRecord};

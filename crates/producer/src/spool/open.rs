@@ -2,7 +2,7 @@
 //!
 //! Rule: nothing is decided here about a record's stamp or fate. `inherit` does that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch};
 use kafka_courier_idempotent_sender::core::InheritedStamp;
-use kafka_courier_spool::core::entry::{Partition, Topic};
+use kafka_courier_spool::core::entry::{Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::{Life, SpoolId};
 use kafka_courier_spool::disk::{Folder, FolderView};
 use kafka_courier_spool::journal::{Journal, OpenError, ReadError, SEGMENT_BYTES, Settings};
 
 use super::command::StoredPlace;
-use super::inherit::{batch_of_part, inherited_stamp, unsettled_parts};
+use super::file_system::{UnfitFileSystem, check_file_system};
+use super::inherit::{batch_of_part, held_producer_ids, inherited_stamp, unsettled_parts};
+use super::origin::mark_if_original;
 use super::stage::RecoveredPartition;
 
 /// The number of segments beyond which a mostly settled one is freed by copying.
@@ -41,6 +43,8 @@ pub struct SpoolSettings {
     pub blocks: bool,
     /// The time after which facts are stored that no caller waits for.
     pub idle_sync: Duration,
+    /// Whether the folder may be on a file system whose syncs promise nothing.
+    pub any_filesystem: bool,
 }
 
 /// Why a spool can't be opened.
@@ -62,6 +66,24 @@ pub enum SpoolOpenError {
         dir: PathBuf,
         /// The system's error.
         source: io::Error,
+    },
+    /// Stored events may not survive on the folder's file system.
+    #[error("{}: {file_system}: use a folder on a local disk, or set spool_any_filesystem=true", dir.display())]
+    FileSystem {
+        /// The folder.
+        dir: PathBuf,
+        /// Its file system.
+        file_system: UnfitFileSystem,
+    },
+    /// The folder was copied or moved, and has undelivered events.
+    #[error(
+        "{0}: the spool was copied or moved, and its original may be in use: if no process uses another copy, run courier \
+         spool adopt {0}",
+        dir.display()
+    )]
+    Copied {
+        /// The folder.
+        dir: PathBuf,
     },
     /// The files can't be read.
     #[error("{}: {source}", dir.display())]
@@ -170,13 +192,22 @@ impl OpenSpool {
     ///
     /// [`SpoolOpenError`]: another process has the folder, or its files can't be used.
     pub fn open(settings: &SpoolSettings) -> Result<Self, SpoolOpenError> {
-        let SpoolSettings { dir, idle_sync, max_bytes, keep_free, blocks } = settings.clone();
+        let SpoolSettings { dir, idle_sync, max_bytes, keep_free, blocks, any_filesystem } = settings.clone();
         let folder = Folder::open(&dir).map_err(|source| match source.kind() {
             io::ErrorKind::ResourceBusy => {
                 SpoolOpenError::Locked { pid: FolderView::new(&dir).last_holder(), dir: dir.clone() }
             }
             _ => SpoolOpenError::Folder { dir: dir.clone(), source },
         })?;
+        if !any_filesystem {
+            let found = folder.file_system().map_err(|source| SpoolOpenError::Folder { dir: dir.clone(), source })?;
+            check_file_system(&dir, found)
+                .map_err(|file_system| SpoolOpenError::FileSystem { dir: dir.clone(), file_system })?;
+        }
+        let is_usable = mark_if_original(&dir, &folder);
+        if !is_usable.map_err(|source| SpoolOpenError::Folder { dir: dir.clone(), source })? {
+            return Err(SpoolOpenError::Copied { dir });
+        }
         let mut new_spool = [0; 16];
         fastrand::fill(&mut new_spool);
         let settings = Settings {
@@ -191,11 +222,23 @@ impl OpenSpool {
         for damage in &recovered.damage {
             tracing::error!(dir = %dir.display(), ?damage, "spool has damaged frames");
         }
+        for name in &recovered.unreadable {
+            tracing::error!(
+                dir = %dir.display(),
+                name,
+                "spool has lost its newest segment: the events that it held are lost, and delivered ones may be sent again"
+            );
+        }
         for (partition, first, end) in recovered.lost() {
             let (records, partition) = (end.0.saturating_sub(first.0), partition.index);
             tracing::error!(dir = %dir.display(), partition, records, "stored events were damaged on the disk and are lost");
         }
         Ok(Self { dir, journal, idle_sync, blocks })
+    }
+
+    /// Returns the producer ids under which earlier processes may have sent records that are not settled.
+    pub(crate) fn held_producer_ids(&self) -> BTreeSet<i64> {
+        held_producer_ids(self.journal.table(), false)
     }
 
     /// Reads the batches of earlier processes.
@@ -212,7 +255,9 @@ impl OpenSpool {
                 None => topics.push(RecoveredTopic { name: topic.name.clone(), numbers: vec![topic.clone()] }),
             }
         }
-        let partitions = table.partitions.iter().map(|(partition, state)| RecoveredPartition {
+        self.log_unnamed(&topics);
+        let is_named = |(partition, _): &(&Partition, _)| topic_of(&topics, partition.topic).is_some();
+        let partitions = table.partitions.iter().filter(is_named).map(|(partition, state)| RecoveredPartition {
             partition: *partition,
             settled: state.settled,
             end: state.end,
@@ -227,18 +272,31 @@ impl OpenSpool {
         Ok(RecoveredSpool { spool, life, cluster: table.cluster.clone(), topics, partitions, batches })
     }
 
+    /// Logs the batches whose topic the journal does not name, because its entries are damaged. They stay in the files.
+    fn log_unnamed(&self, topics: &[RecoveredTopic]) {
+        let mut unnamed: BTreeMap<TopicNumber, u64> = BTreeMap::new();
+        for head in self.journal.batches().filter(|head| topic_of(topics, head.partition.topic).is_none()) {
+            *unnamed.entry(head.partition.topic).or_default() += u64::from(head.count);
+        }
+        for (topic, records) in unnamed {
+            tracing::error!(
+                dir = %self.dir.display(),
+                topic = topic.0,
+                records,
+                "stored events are for a topic that the damaged spool does not name, and are not sent: save them with courier spool export"
+            );
+        }
+    }
+
     fn unsettled(
         &self,
         topics: &[RecoveredTopic],
     ) -> Result<BTreeMap<(usize, i32), Vec<UnsettledBatch>>, BatchReadError> {
-        let place_of = |partition: Partition| {
-            topics.iter().position(|topic| topic.numbers.iter().any(|number| number.number == partition.topic))
-        };
         let mut batches: BTreeMap<(usize, i32), Vec<UnsettledBatch>> = BTreeMap::new();
         // The journal lists batches by topic number, partition and ordinal, which is their order.
         for head in self.journal.batches() {
             let Some(state) = self.journal.table().partitions.get(&head.partition) else { continue };
-            let Some(topic) = place_of(head.partition) else { continue };
+            let Some(topic) = topic_of(topics, head.partition.topic) else { continue };
             let parts = unsettled_parts(state, head);
             if parts.is_empty() {
                 continue;
@@ -256,6 +314,11 @@ impl OpenSpool {
         }
         Ok(batches)
     }
+}
+
+/// Returns the place of the topic with a number of the spool.
+fn topic_of(topics: &[RecoveredTopic], number: TopicNumber) -> Option<usize> {
+    topics.iter().position(|topic| topic.numbers.iter().any(|known| known.number == number))
 }
 
 /// Returns the smaller of 1 GiB and a tenth of the folder's file system.

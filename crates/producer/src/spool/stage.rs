@@ -6,7 +6,8 @@
 //!    topic's entry.
 //!  - No batch leaves before the cluster has named its topic and itself.
 //!  - A stamp is reported durable once its move is. Its move follows everything that was settled before it.
-//!  - A round that has no room is repeated. Marks and moves fit a full spool, and free it.
+//!  - A round that has no room is repeated, its facts first and alone. Marks and moves fit a full spool, and free it.
+//!  - The items of a batch's records are in the batch's round.
 //!  - Nothing more is stored after a failed round. Batches that were durable before are still delivered.
 
 mod round;
@@ -15,11 +16,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp, StampMove, StoredBatch, Submission};
+use kafka_courier_idempotent_sender::core::{InheritedStamp, StampMove, StoredBatch, Submission};
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::Life;
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use super::command::{Effect, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
+use super::command::{BatchItems, Effect, SettledNotice, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
 use super::fault::SpoolFault;
 use super::inherit::{NO_TOPIC_ID, Resumption, resumption};
 use super::lane::{DurableBatch, Lane};
@@ -90,10 +92,21 @@ pub(crate) struct Stage<T> {
     /// Batches and moves of the round that is being written.
     written: Vec<AcceptedBatch<T>>,
     moves: Vec<StampMove>,
+    /// Notices of records that the journal does not have as settled yet.
+    notices: Vec<SettledNotice>,
+    /// Those of the round that is being written.
+    written_notices: Vec<SettledNotice>,
     /// The entries of that round apart from batches.
     facts: Vec<Entry>,
+    /// Inputs that the journal lacks.
+    inputs: Vec<Entry>,
+    /// Items without a record that the journal lacks, and those of the round that is being written.
+    skipped: BTreeMap<InputNumber, ItemSet>,
+    written_skipped: BTreeMap<InputNumber, ItemSet>,
     /// Whether the last round had no room for the next batch.
     is_full: bool,
+    /// Whether the next round has no batch, because the last one had no room for its facts beside batches.
+    is_facts_turn: bool,
     /// Why nothing more is stored.
     write_fault: Option<SpoolFault>,
     /// Why nothing is sent: the brokers belong to another cluster.
@@ -103,7 +116,7 @@ pub(crate) struct Stage<T> {
     effects: Vec<Effect<T>>,
 }
 
-impl<T: Clone> Stage<T> {
+impl<T: Clone + BatchItems> Stage<T> {
     /// Creates the stage of a life. `notes` are the bytes that each of its batches has in the journal.
     pub(crate) fn new(life: Life, notes: Arc<[u8]>, cluster: Option<Arc<str>>) -> Self {
         Self {
@@ -120,8 +133,14 @@ impl<T: Clone> Stage<T> {
             accepted: VecDeque::new(),
             written: Vec::new(),
             moves: Vec::new(),
+            notices: Vec::new(),
+            written_notices: Vec::new(),
             facts: Vec::new(),
+            inputs: Vec::new(),
+            skipped: BTreeMap::new(),
+            written_skipped: BTreeMap::new(),
             is_full: false,
+            is_facts_turn: false,
             write_fault: None,
             send_fault: None,
             is_ending: false,
@@ -164,7 +183,7 @@ impl<T: Clone> Stage<T> {
                 let batch = &submission.batch;
                 log.hold(place.first, batch.record_count(), batch.len() as u64, batch.first_timestamp());
             }
-            lane.durable.push_back(DurableBatch { place, submission, inheritance: Some(inherited) });
+            lane.durable.push_back(DurableBatch { place, submission, inherited });
         }
         self.lanes.insert(id, lane);
     }
@@ -186,7 +205,8 @@ impl<T: Clone> Stage<T> {
                 self.release_after(place.partition);
             }
             SpoolCommand::Failed { place, records } => self.with_log(place.partition, |log| log.fail(&records)),
-            SpoolCommand::Kept { place, records } => {
+            SpoolCommand::Kept { place, records, notice } => {
+                self.notices.extend(Some(notice).filter(|_| self.write_fault.is_none()));
                 self.with_log(place.partition, |log| log.keep(place, &records));
                 self.release_after(place.partition);
             }
@@ -196,6 +216,8 @@ impl<T: Clone> Stage<T> {
                     self.with_log(sending, |log| log.request_move(stamps));
                 }
             }
+            SpoolCommand::Input { input, name } => self.inputs.push(Entry::Input { input, name }),
+            SpoolCommand::Skipped { input, items } => self.skipped.entry(input).or_default().merge(&items),
             SpoolCommand::Awaited { .. } | SpoolCommand::Close { .. } | SpoolCommand::Finish => {}
         }
     }
@@ -237,7 +259,8 @@ impl<T: Clone> Stage<T> {
             self.logs.entry(partition).or_insert_with(|| PartitionLog::new(partition, Ordinal(0), Ordinal(0), -1));
         let batch = &submission.batch;
         let place = log.accept(batch.record_count(), batch.len() as u64, batch.first_timestamp());
-        submission.stored = Some(Box::new(StoredBatch { first: place.first.0, life: self.life.0, inherited: None }));
+        let (topic, life) = (partition.topic.0, self.life.0);
+        submission.stored = Some(Box::new(StoredBatch { first: place.first.0, topic, life, inherited: None }));
         self.accepted.push_back(AcceptedBatch { partition: id, place, submission });
     }
 
@@ -250,6 +273,8 @@ impl<T: Clone> Stage<T> {
             StagedTopic { name: name.clone(), numbers, partitions, ready: 0, identity: None, is_changed: true }
         });
         staged.ready = partitions;
+        // The cluster names the topic again, because the topic may have been created again.
+        staged.identity = staged.identity.take().filter(|identity| identity.partitions == partitions);
         if staged.partitions != partitions {
             (staged.partitions, staged.is_changed) = (partitions, true);
         }
@@ -268,8 +293,9 @@ impl<T: Clone> Stage<T> {
             return;
         }
         let Some(staged) = self.topics.get_mut(&identity.topic) else { return };
-        if staged.partitions != identity.partitions {
-            (staged.partitions, staged.is_changed) = (identity.partitions, true);
+        let partitions = identity.partitions.max(staged.ready);
+        if staged.partitions != partitions {
+            (staged.partitions, staged.is_changed) = (partitions, true);
         }
         let topic = identity.topic;
         let present = identity.uuid.unwrap_or(NO_TOPIC_ID);
@@ -291,6 +317,10 @@ impl<T: Clone> Stage<T> {
     }
 
     fn is_other_cluster(&mut self, identity: &TopicIdentity) -> bool {
+        if let Some(why) = &identity.outdated {
+            self.send_fault = Some(SpoolFault::OutdatedBrokers(why.clone()));
+            return true;
+        }
         match (&self.cluster, &identity.cluster) {
             (Some(spool), Some(cluster)) if spool != cluster => {
                 self.send_fault = Some(SpoolFault::OtherCluster { spool: spool.clone(), cluster: cluster.clone() });
@@ -307,6 +337,11 @@ impl<T: Clone> Stage<T> {
     /// Returns why the spool should accept no more events.
     pub(crate) fn fault(&self) -> Option<&SpoolFault> {
         self.write_fault.as_ref().or(self.send_fault.as_ref())
+    }
+
+    /// Returns whether nothing more is stored.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.write_fault.is_some()
     }
 
     /// Makes the lanes of a topic accept new batches under its latest number.
@@ -333,7 +368,8 @@ impl<T: Clone> Stage<T> {
         }
         let Some(identity) = staged.identity.as_ref().filter(|_| self.send_fault.is_none()) else { return };
         let index = u32::try_from(id.index).unwrap_or(u32::MAX);
-        let has_partition = index < identity.partitions;
+        // One of the two answers may be older than the partition.
+        let has_partition = index < identity.partitions.max(staged.ready);
         if has_partition && index >= staged.ready {
             return;
         }
@@ -345,22 +381,24 @@ impl<T: Clone> Stage<T> {
                 }
                 lane.sending = to;
             }
-            let Some(DurableBatch { mut submission, inheritance, .. }) = lane.durable.pop_front() else { return };
             let number = staged.numbers.iter().find(|(number, _)| *number == to.topic);
             let stored_for = number.map_or(NO_TOPIC_ID, |(_, id)| *id);
-            let resumed = match inheritance {
-                Some(inherited) => resumption(stored_for, identity.uuid, has_partition, inherited),
-                None if has_partition => Resumption::Send(None),
-                None => Resumption::Fail(FailedOutcome::NotWritten),
-            };
+            let resumed = resumption(stored_for, identity.uuid, has_partition, next.inherited);
+            if resumed == Resumption::Wait {
+                return;
+            }
+            let Some(DurableBatch { mut submission, inherited, .. }) = lane.durable.pop_front() else { return };
             match resumed {
+                Resumption::Wait => {}
                 Resumption::Send(inherited) => {
                     submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
                     self.effects.push(Effect::Release(lane.numbered(submission)));
                 }
                 Resumption::Fail(outcome) => {
                     lane.skip_one();
-                    self.effects.push(Effect::Orphaned(submission, outcome));
+                    submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
+                    let topic = Some(stored_for).filter(|id| *id != NO_TOPIC_ID);
+                    self.effects.push(Effect::Orphaned(submission, outcome, topic));
                 }
             }
         }

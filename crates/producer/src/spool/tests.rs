@@ -1,5 +1,6 @@
 //! The stage against a model, and its single decisions.
 
+mod items;
 mod model;
 mod recovered;
 mod thread;
@@ -11,12 +12,19 @@ use kafka_courier_client::{PartitionId, TopicId};
 use kafka_courier_idempotent_sender::core::{MoveId, RecordSet, StampMove, Submission};
 use kafka_courier_spool::core::entry::Entry;
 use kafka_courier_spool::core::ids::Life;
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use super::command::{Effect, SpoolCommand, StoredPlace, TopicIdentity};
+use super::command::{BatchItems, Effect, SettledNotice, SpoolCommand, StoredPlace, TopicIdentity};
 use super::fault::SpoolFault;
 use super::stage::Stage;
 
 const TOPIC: TopicId = TopicId(0);
+
+impl BatchItems for u64 {
+    fn items(&self) -> Vec<(InputNumber, ItemSet)> {
+        Vec::new()
+    }
+}
 
 fn partition(index: i32) -> PartitionId {
     PartitionId { topic: TOPIC, index }
@@ -40,7 +48,7 @@ fn submission(index: i32, number: u64, records: usize) -> Submission<u64> {
 
 fn batch_of(records: usize) -> EncodedBatch {
     use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits};
-    let limits = Limits { max_records: 1000, max_bytes: 1 << 20, linger: std::time::Duration::ZERO };
+    let limits = Limits { max_records: 10_000, max_bytes: 1 << 20, linger: std::time::Duration::ZERO };
     let (mut accumulator, pool) = (Accumulator::new(limits, Compression::None), BufferPool::new(0));
     for _ in 0..records {
         let record = Record { key: None, value: Some(b"v"), headers: &[], timestamp: 7 };
@@ -59,7 +67,7 @@ fn learn(stage: &mut Stage<u64>, partitions: u32) {
 
 fn identity(uuid: u8, partitions: u32, cluster: &str) -> SpoolCommand<u64> {
     let (uuid, cluster) = (Some([uuid; 16]), Some(cluster.into()));
-    SpoolCommand::Identity(TopicIdentity { topic: TOPIC, uuid, partitions, cluster })
+    SpoolCommand::Identity(TopicIdentity { topic: TOPIC, uuid, partitions, cluster, outdated: None })
 }
 
 /// Returns a stage whose topic is known.
@@ -68,6 +76,10 @@ fn ready_stage() -> Stage<u64> {
     learn(&mut stage, 2);
     stage.handle(identity(1, 2, "c"));
     stage
+}
+
+fn kept(place: StoredPlace, records: RecordSet) -> SpoolCommand<u64> {
+    SpoolCommand::Kept { place, records, notice: SettledNotice::new(|| ()) }
 }
 
 /// Commits a round. Returns its entries.
@@ -141,6 +153,33 @@ fn unnamed_topic_keeps_durable_batches() {
 }
 
 #[test]
+fn added_partition_takes_batches() {
+    let mut stage = ready_stage();
+    learn(&mut stage, 6);
+    stage.submit(submission(5, 0, 1));
+    commit(&mut stage);
+    let effects = stage.take_effects();
+    assert!(matches!(effects[..], [Effect::Durable { .. }]), "the cluster has named fewer partitions: {effects:?}");
+    stage.handle(identity(1, 2, "c"));
+    assert_eq!(released(&stage.take_effects()), [0], "the sender knows more than the last answer");
+}
+
+#[test]
+fn batch_waits_for_its_partition() {
+    let mut stage = ready_stage();
+    learn(&mut stage, 6);
+    stage.submit(submission(5, 0, 1));
+    learn(&mut stage, 2);
+    stage.handle(identity(1, 2, "c"));
+    commit(&mut stage);
+    let effects = stage.take_effects();
+    assert!(matches!(effects[..], [Effect::Durable { .. }]), "both answers are old: {effects:?}");
+    learn(&mut stage, 6);
+    stage.handle(identity(1, 6, "c"));
+    assert_eq!(released(&stage.take_effects()), [0]);
+}
+
+#[test]
 fn round_has_bounded_bytes() {
     let mut stage = ready_stage();
     (0..3).for_each(|number| stage.submit(submission(0, number, 1)));
@@ -163,13 +202,32 @@ fn move_waits_for_durable_letters() {
     stage.handle(SpoolCommand::Persist(move_of(0, 7, 0)));
     assert!(!stage.is_round_due());
     assert_eq!(commit(&mut stage), []);
-    stage.handle(SpoolCommand::Kept { place, records });
+    stage.handle(kept(place, records));
     assert!(stage.is_round_due());
     let written = commit(&mut stage);
     let [Entry::Out { first, end, .. }, Entry::Move { from, skips, .. }] = &written[..] else { panic!("{written:?}") };
     assert_eq!((first.0, end.0, from.0), (1, 2, 0));
     assert_eq!(skips[..], [(*first, *end)], "the dead letter has no number");
-    assert!(matches!(stage.take_effects()[..], [Effect::Persisted { id: MoveId(7), .. }]));
+    assert!(matches!(stage.take_effects()[..], [Effect::Settled(_), Effect::Persisted { id: MoveId(7), .. }]));
+}
+
+#[test]
+fn notice_follows_a_durable_round() {
+    let mut stage = ready_stage();
+    stage.submit(submission(0, 0, 2));
+    commit(&mut stage);
+    let place = places(&stage.take_effects())[0];
+    stage.handle(SpoolCommand::Failed { place, records: RecordSet::Range(0..1) });
+    stage.handle(kept(place, RecordSet::Range(0..1)));
+    assert!(!stage.round(u64::MAX, u64::MAX).is_empty());
+    stage.refused();
+    assert!(stage.take_effects().is_empty(), "the journal does not have the dead letter");
+    commit(&mut stage);
+    assert!(matches!(stage.take_effects()[..], [Effect::Settled(_)]));
+    stage.handle(kept(place, RecordSet::Range(1..2)));
+    stage.round(u64::MAX, u64::MAX);
+    stage.failed(&SpoolFault::Write("full".into()));
+    assert!(stage.take_effects().is_empty());
 }
 
 #[test]
@@ -241,10 +299,12 @@ fn round_without_room_is_repeated() {
     let first = stage.round(u64::MAX, u64::MAX);
     stage.refused();
     assert!(stage.is_full() && !stage.is_round_due() && stage.has_changes());
-    let facts = stage.round(u64::MAX, 0);
-    stage.committed();
+    let facts = commit(&mut stage);
     assert!(facts.len() == 2 && facts.iter().all(|fact| first.contains(fact)), "facts fit a full spool: {facts:?}");
-    assert!(stage.is_full() && !stage.has_changes());
+    assert!(!stage.is_full() && stage.is_round_due() && !stage.has_changes());
+    assert_eq!(stage.round(u64::MAX, 0), []);
+    stage.committed();
+    assert!(stage.is_full() && !stage.is_round_due(), "the batch has no room");
     let rest = commit(&mut stage);
     assert!(matches!(rest[..], [Entry::Begin { .. }, Entry::Batch(_)]), "{rest:?}");
     assert_eq!(released(&stage.take_effects()), [0]);

@@ -2,6 +2,7 @@
 //!
 //! Rules:
 //!  - One round is one write and one sync, for all that waits. Commands gather while a round is written.
+//!  - The thread ends although the last facts have no room. The spool is then as after a crash.
 //!  - A round starts immediately for a batch or a move, and after `idle_sync` for anything else.
 //!  - Nothing is decided here. The stage decides, and the host acts.
 
@@ -10,16 +11,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use kafka_courier_spool::disk::Disk;
-use kafka_courier_spool::journal::{CommitError, Journal};
+use kafka_courier_spool::journal::{CommitError, Journal, SEGMENT_BYTES};
 
-use super::command::{Effect, SpoolCommand, SpoolHost};
+use super::command::{BatchItems, Effect, SpoolCommand, SpoolHost};
 use super::fault::SpoolFault;
 use super::stage::Stage;
 use super::status::SpoolStatus;
 use crate::sync::Ordering;
 
-/// The bytes of batches in one round.
-const ROUND_BYTES: u64 = 16 << 20;
+/// The bytes of batches in one round. An opening writes the last round again, and fits the reserve of a full disk.
+const ROUND_BYTES: u64 = SEGMENT_BYTES / 2;
 /// The pause between rounds without room.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// The time between two reports of the counts.
@@ -45,6 +46,8 @@ struct Progress {
     /// The end of the pause after a round without room.
     room_at: Option<Instant>,
     is_finishing: bool,
+    /// Whether the last facts have no room. A later process finds the same facts from the leaders.
+    is_cut_short: bool,
     /// The time of the next report of the counts, if they may have changed since the last one.
     level_at: Option<Instant>,
 }
@@ -56,7 +59,7 @@ struct Progress {
 /// The operating system's error, if it starts no thread.
 pub(crate) fn start<T, H, D>(thread: SpoolThread<T, H, D>) -> std::io::Result<tokio::sync::oneshot::Receiver<()>>
 where
-    T: Clone + Send + 'static,
+    T: Clone + BatchItems + Send + 'static,
     H: SpoolHost<T>,
     D: Disk + Send + 'static,
     D::File: Send,
@@ -70,21 +73,33 @@ where
     Ok(is_ended)
 }
 
-/// Returns whether no later round can have a file: the folder is gone, or may not be written.
-fn is_permanent(error: &CommitError) -> bool {
+/// Returns whether a later round may have room. It has none if the folder is gone or may not be written, or the journal is
+/// latched.
+fn is_temporary(error: &CommitError) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    let CommitError::NoSegment(error) = error else { return false };
-    matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
+    match error {
+        CommitError::Full { .. } => true,
+        CommitError::NoSegment(error) => {
+            !matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
+        }
+        _ => false,
+    }
 }
 
-impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
+impl<T: Clone + BatchItems, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
     fn run(mut self) {
         let now = Instant::now();
-        let mut progress =
-            Progress { idle_since: Some(now), close_at: None, room_at: None, is_finishing: false, level_at: None };
+        let mut progress = Progress {
+            idle_since: Some(now),
+            close_at: None,
+            room_at: None,
+            is_finishing: false,
+            is_cut_short: false,
+            level_at: None,
+        };
         self.note_room();
         self.report_level();
-        while !(progress.is_finishing && !self.stage.is_round_due() && !self.stage.has_changes()) {
+        while !self.is_over(&progress) {
             self.receive(&mut progress);
             self.end_in_time(&mut progress);
             let is_idle_over = progress.idle_since.is_some_and(|since| since.elapsed() >= self.idle_sync);
@@ -103,6 +118,12 @@ impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
         // An error leaves the last round unproved, as a crash does.
         let _ = self.journal.prove();
         self.report_level();
+    }
+
+    /// Returns whether the thread ends: nothing more comes, and everything is written or has no room.
+    fn is_over(&self, progress: &Progress) -> bool {
+        let is_written = progress.is_finishing && !self.stage.is_round_due() && !self.stage.has_changes();
+        is_written || progress.is_cut_short
     }
 
     /// Waits for a command if nothing is due, and takes all commands that are there.
@@ -176,22 +197,26 @@ impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
                 self.note_room();
                 self.stage.committed();
             }
-            // The fault is reported once. Nothing is written afterwards.
-            Err(CommitError::Latched) => {}
-            Err(error @ (CommitError::Full { .. } | CommitError::NoSegment(_)))
-                if is_proof && !is_permanent(&error) =>
-            {
-                self.note_room();
-            }
-            Err(error @ (CommitError::Full { .. } | CommitError::NoSegment(_))) if !is_permanent(&error) => {
+            Err(error) if is_proof && is_temporary(&error) => self.note_room(),
+            Err(error) if is_temporary(&error) => {
                 tracing::debug!(%error, "round of the spool has no room");
                 self.stage.refused();
+                if progress.is_finishing && !self.stage.has_waiting() {
+                    tracing::warn!(%error, "spool has no room for its last facts: the next process asks the leaders again");
+                    progress.is_cut_short = true;
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "spool write failed, no more events are accepted");
-                self.stage.failed(&SpoolFault::Write(error.to_string().into()));
-            }
+            Err(error) => self.fail(&error),
         }
+    }
+
+    /// Stores nothing more after an error that no later round survives. The first such error is reported.
+    fn fail(&mut self, error: &CommitError) {
+        if self.stage.has_failed() {
+            return;
+        }
+        tracing::error!(%error, "spool write failed, no more events are accepted");
+        self.stage.failed(&SpoolFault::Write(error.to_string().into()));
     }
 
     /// Frees room for the batches that wait for it, or fails them if the thread ends.
@@ -208,8 +233,12 @@ impl<T: Clone, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
         if self.stage.is_ending() {
             return self.stage.abandon_waiting();
         }
-        // An error leaves the room as it is, and the next round tries again.
-        let _ = self.journal.prepare();
+        // The want of a file leaves the room as it is, and the next round tries again.
+        if let Err(error) = self.journal.prepare()
+            && !is_temporary(&error)
+        {
+            return self.fail(&error);
+        }
         self.note_room();
         progress.room_at.get_or_insert_with(|| Instant::now() + ROOM_PAUSE);
     }

@@ -5,20 +5,21 @@
 //!  - A record has the stamp that the next process would find for it.
 //!  - A process that holds the spool may settle or move records after they were read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kafka_courier_batcher::{EncodedBatch, Stamp};
 use kafka_courier_client::TopicUuid;
-use kafka_courier_spool::core::entry::{JournalBatch, Partition};
+use kafka_courier_spool::core::entry::{JournalBatch, Ordinal, Partition};
 use kafka_courier_spool::core::recover::HeldBatch;
 use kafka_courier_spool::core::table::PartitionTable;
 use kafka_courier_spool::disk::FolderView;
 use kafka_courier_spool::journal::{DamagedFrames, OpenError, Snapshot, SnapshotError};
 
-use super::inherit::{NO_TOPIC_ID, batch_of_part, inherited_stamp, unsettled_parts};
+use super::inherit::{NO_TOPIC_ID, batch_of_part, held_producer_ids, inherited_stamp, unsettled_parts};
+use super::input::{SpooledInput, spooled_inputs};
 use super::open::{BatchReadError, SpoolHolder};
 
 /// The identity of a record among the records of all spools. Every process that reads the spool has the same value.
@@ -84,6 +85,10 @@ pub struct StoredPartition {
     /// Records that were damaged on the disk and are lost.
     pub lost: u64,
 }
+
+/// The end of each partition of a spool at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpoolEnds(BTreeMap<Partition, Ordinal>);
 
 /// Damage of a spool's files.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -204,6 +209,17 @@ impl SpoolView {
         Ok(is_held.then(|| SpoolHolder { pid: folder.last_holder() }))
     }
 
+    /// Returns whether no process has opened the spool since this state was read. A process that had the spool before, and
+    /// still has it, is not seen: [`holder_of`](Self::holder_of) returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolViewError::Journal`].
+    pub fn is_unopened(&self) -> Result<bool, SpoolViewError> {
+        let unopened = self.snapshot.is_unopened();
+        unopened.map_err(|source| SpoolViewError::Journal { dir: self.dir.clone(), source })
+    }
+
     /// Returns the partitions with unsettled or lost records, by topic and partition.
     ///
     /// # Errors
@@ -236,6 +252,29 @@ impl SpoolView {
         partitions.retain(|counted| counted.records > 0 || counted.lost > 0);
         partitions.sort_by(|one, other| (&one.topic, one.partition).cmp(&(&other.topic, other.partition)));
         Ok(partitions)
+    }
+
+    /// Returns the producer ids under which records of the spool may still be sent. If a process holds the spool, these are
+    /// all ids that it uses.
+    pub fn producer_ids(&self, holder: Option<SpoolHolder>) -> BTreeSet<i64> {
+        held_producer_ids(self.snapshot.table(), holder.is_some())
+    }
+
+    /// Returns the end of each partition. Records that a process stores later are behind it.
+    pub fn ends(&self) -> SpoolEnds {
+        SpoolEnds(self.snapshot.table().partitions.iter().map(|(partition, state)| (*partition, state.end)).collect())
+    }
+
+    /// Returns the number of records before these ends that are neither delivered nor dead letters.
+    pub fn records_before(&self, ends: &SpoolEnds) -> u64 {
+        let table = self.snapshot.table();
+        let counted = self.snapshot.batches().filter_map(|batch| {
+            let (state, end) = (table.partitions.get(&batch.head.partition)?, *ends.0.get(&batch.head.partition)?);
+            let before = u32::try_from(end.0.saturating_sub(batch.head.first.0)).unwrap_or(u32::MAX);
+            let parts = unsettled_parts(state, &batch.head).into_iter();
+            Some(parts.map(|part| u64::from(part.end.min(before).saturating_sub(part.start))).sum::<u64>())
+        });
+        counted.sum()
     }
 
     fn partition(&self, partition: Partition, lost: u64) -> StoredPartition {
@@ -319,6 +358,11 @@ impl SpoolView {
             SpoolDamage::Lost { topic, partition: partition.index, records: end.0.saturating_sub(first.0) }
         }));
         damage
+    }
+
+    /// Returns the inputs whose items were published through the spool, the oldest first.
+    pub fn inputs(&self) -> Vec<SpooledInput> {
+        spooled_inputs(&self.snapshot.table().inputs)
     }
 
     /// Returns the names of files that are kept because of damage.

@@ -26,6 +26,8 @@ pub(crate) struct FailedBatch<'a> {
     pub(crate) failure: &'a Failure,
     /// The encoded batch of exactly these records.
     pub(crate) batch: &'a [u8],
+    /// The milliseconds by which the sender moved the records' timestamps.
+    pub(crate) moved_ms: i64,
 }
 
 /// The wall clock and the monotonic clock, read together. Letters contain wall-clock times, and attempts have monotonic
@@ -86,6 +88,8 @@ fn decode(
     for (position, record) in (0..).zip(&records) {
         let mut letter = letter(failed, clocks, position);
         fill(&mut letter, &record?);
+        // The id of a stored record's letter contains the time, and each process may move the times otherwise.
+        letter.timestamp_ms = letter.timestamp_ms.saturating_sub(failed.moved_ms);
         let index = failed.records.get(position).unwrap_or(position);
         letters.push(match before.get(&index) {
             Some(before) => {

@@ -12,7 +12,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use kafka_courier_dlq::{AppendError, DeadLetterStore, Held, Letter, LetterId, Outcome, Selection, StoreError};
+use kafka_courier_dlq::{
+    AppendError, DeadLetterStore, Held, Letter, LetterId, Outcome, Position, Selection, StoreError,
+};
 
 use super::topic::DeadLetterTopic;
 use super::{DeadLetterStats, Listed};
@@ -210,6 +212,20 @@ impl StoreLink {
         }
     }
 
+    fn store_outcomes(&self, letters: &[Letter]) -> Result<(), StoreError> {
+        let ids: Vec<LetterId> = letters.iter().map(|letter| letter.id).collect();
+        let mut changed = Vec::new();
+        for (letter, position) in letters.iter().zip(self.store.find(&ids)?) {
+            // Nothing reads a topic here: the producer may have no right to.
+            if let Some(position) = position
+                && (self.in_cluster || is_untouched(&*self.store, position, letter.id)?)
+            {
+                changed.push(Held::new(position, letter.clone()));
+            }
+        }
+        if changed.is_empty() { Ok(()) } else { self.store.update(&changed).map(drop) }
+    }
+
     /// Replaces the letters that the store already holds. Returns the other letters.
     ///
     /// If only the update fails, the store keeps the former versions. They have the outcome unknown, which is still
@@ -242,6 +258,12 @@ impl StoreLink {
         }
         others
     }
+}
+
+/// Returns whether the letter at a position is as it was first stored.
+fn is_untouched(store: &dyn DeadLetterStore, position: Position, id: LetterId) -> Result<bool, StoreError> {
+    let held = store.scan(position.0.checked_sub(1).map(Position), 1)?;
+    Ok(held.iter().any(|Held { letter, .. }| letter.id == id && letter.replay.is_idle() && letter.replay_count == 0))
 }
 
 /// Calls a store and turns a panic into an error. A store may be code of the application, and its panic must not end
@@ -344,6 +366,19 @@ impl StoreChain {
         for link in self.local_links() {
             if let Err(error) = link.store.expire() {
                 tracing::debug!(store = link.store.name(), %error, "expiry of dead letters failed");
+            }
+        }
+    }
+
+    /// Stores letters whose outcome is certain now. A letter that a replay has touched stays as it is.
+    pub(crate) fn store_outcomes(&self, letters: &[Letter]) {
+        for link in &self.links {
+            if let Err(error) = guarded(|| link.store_outcomes(letters).map_err(AppendError::from)) {
+                tracing::warn!(
+                    store = link.store.name(),
+                    %error,
+                    "outcome of dead letters can't be stored, they stay unknown: replay them with --verify"
+                );
             }
         }
     }

@@ -276,8 +276,9 @@ impl DeadLetters {
 /// Keeps the records that failed as dead letters.
 impl FailureSink for DeadLetters {
     fn undelivered(&self, undelivered: Undelivered) {
-        if let Err(SendError(Work::Failed(failed))) = self.work.send(Work::Failed(undelivered)) {
-            writer::log_and_settle(failed);
+        let work = Work::Failed { undelivered, work: self.work.clone() };
+        if let Err(SendError(Work::Failed { undelivered, .. })) = self.work.send(work) {
+            writer::log_and_settle(undelivered);
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Rules:
 //! - A record of a spool has the same letter id in each process, so a crash between letter and settlement adds no letter.
+//! - The letter of such a record has the outcome unknown until the spool has the record as settled: if this process ends
+//!   before that, a later one sends the record again. A replay would otherwise send it, too.
 //! - A record is settled as failed after its letter is kept. Verdicts of delivered records never wait for letters.
 //! - All waiting letters are kept in one call to the store (group commit), within bounds.
 //! - The writer is a thread and not a task, because stores block. It outlives its runtime until all its work is done.
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use kafka_courier_dlq::{Letter, LetterId};
+use kafka_courier_dlq::{Letter, LetterId, Outcome};
 use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_producer::{Landed, Tag, Undelivered};
 use tokio::sync::oneshot;
@@ -32,7 +34,14 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Keep the letters of failed records, then settle the records.
-    Failed(Undelivered),
+    Failed {
+        /// The records.
+        undelivered: Undelivered,
+        /// The way back to the writer, for [`Work::Settled`].
+        work: Sender<Work>,
+    },
+    /// Store these letters with their outcome. The spool has their records as settled.
+    Settled(Vec<Letter>),
     /// Remove the letters of records with the outcome unknown that are in the log.
     Landed(Landed),
     /// Keep letters of the application.
@@ -73,10 +82,10 @@ impl LetterWriter {
             let mut next = Some(first);
             while let Some(work) = next.take() {
                 match work {
-                    Work::Failed(more) => {
+                    Work::Failed { undelivered: more, work } => {
                         records += more.records().len();
                         bytes += more.uncompressed_len();
-                        failed.push(more);
+                        failed.push((more, work));
                     }
                     other => {
                         self.keep(std::mem::take(&mut failed));
@@ -93,7 +102,8 @@ impl LetterWriter {
 
     fn handle(&self, work: Work) {
         match work {
-            Work::Failed(failed) => self.keep(vec![failed]),
+            Work::Failed { undelivered, work } => self.keep(vec![(undelivered, work)]),
+            Work::Settled(letters) => self.chain.store_outcomes(&letters),
             Work::Landed(landed) => self.remove_written(&landed),
             Work::Put { letters, kept } => {
                 let pending = |letter| PendingLetter { letter, is_replayed: false, is_cluster_absent: false };
@@ -109,14 +119,15 @@ impl LetterWriter {
     }
 
     /// Keeps the letters of failed records, then settles the records.
-    fn keep(&self, failed: Vec<Undelivered>) {
+    fn keep(&self, failed: Vec<(Undelivered, Sender<Work>)>) {
         if failed.is_empty() {
             return;
         }
         let clocks = Clocks::read();
         let (mut all, mut ids) = (Vec::new(), Vec::new());
-        for failed in &failed {
-            let letters = letters_of(failed, clocks);
+        for (failed, _) in &failed {
+            let mut letters = letters_of(failed, clocks);
+            let provisional = make_provisional(failed, &mut letters);
             if failed.failure().outcome == FailedOutcome::Unknown {
                 failed.leave_notes(letters.iter().map(|one| (one.index, Arc::new(one.letter.id) as Tag)));
             }
@@ -125,15 +136,19 @@ impl LetterWriter {
             let is_cluster_absent = failed.failure().reason.is_absence();
             let pending =
                 |BatchLetter { letter, is_replayed, .. }| PendingLetter { letter, is_replayed, is_cluster_absent };
-            ids.push(letters.iter().map(|one| one.letter.id).collect::<Vec<LetterId>>());
+            ids.push((letters.iter().map(|one| one.letter.id).collect::<Vec<LetterId>>(), provisional));
             all.extend(letters.into_iter().map(pending));
         }
         let volatile = self.chain.keep(all);
         metrics::dead_letters(self.chain.held());
-        for (failed, ids) in failed.into_iter().zip(ids) {
+        for ((failed, work), (ids, provisional)) in failed.into_iter().zip(ids) {
             match ids.iter().any(|id| volatile.contains(id)) {
                 true => failed.settle_not_durable(),
-                false => failed.settle(),
+                false if provisional.is_empty() => failed.settle(|| ()),
+                false => failed.settle(move || {
+                    // The writer lives as long as this sender.
+                    let _ = work.send(Work::Settled(provisional));
+                }),
             }
         }
     }
@@ -175,6 +190,7 @@ fn letters_of(failed: &Undelivered, clocks: Clocks) -> Vec<BatchLetter> {
         records: failed.records(),
         failure: failed.failure(),
         batch: failed.batch(),
+        moved_ms: failed.moved_ms(),
     };
     let mut letters = letters(&batch, clocks, &replayed);
     for one in letters.iter_mut().filter(|one| !one.is_replayed) {
@@ -183,6 +199,20 @@ fn letters_of(failed: &Undelivered, clocks: Clocks) -> Vec<BatchLetter> {
         }
     }
     without_returned(failed, letters)
+}
+
+/// Makes the outcome of a spool's records unknown, until the spool has them as settled. Returns the changed letters as they
+/// were.
+fn make_provisional(failed: &Undelivered, letters: &mut [BatchLetter]) -> Vec<Letter> {
+    let mut provisional = Vec::new();
+    for BatchLetter { index, letter, is_replayed } in letters {
+        let is_stored = !*is_replayed && failed.stored_record(*index).is_some();
+        if is_stored && letter.outcome == Outcome::NotWritten {
+            provisional.push(letter.clone());
+            letter.outcome = Outcome::Unknown;
+        }
+    }
+    provisional
 }
 
 /// Logs one warning for a failed batch, with some correlation ids of its events. Each event has its own line at debug

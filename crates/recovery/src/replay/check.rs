@@ -5,7 +5,7 @@
 //! - A fence is a letter of this replay that is certainly not in the log. Its record is sent under another stamp, and the
 //!   store says so before the record leaves.
 //! - A producer that may be running is never fenced: this producer, the producers of a store that other processes write,
-//!   and the producers of imported letters.
+//!   and the producers of imported letters. Nor is an id that a spool holds (`spools`).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_producer::{SeparateResult, wall_clock_ms};
 
 use super::order::{ReplayLane, TopicPartition};
+use super::spools::HeldIds;
 use super::store_io::{SharedStore, blocking, update};
 use super::{Replay, plan};
 use crate::verify::{FenceLetter, FenceOutcome, FencePlace, Fences, NotFenced, Question, Verdict, Verifier};
@@ -44,6 +45,8 @@ pub(super) struct FenceCandidates {
     /// Producer ids that must not be fenced: all ids of this producer, those of imported letters, and those of stamps that
     /// can be repeated.
     living: HashSet<i64>,
+    /// The producer ids that spools hold.
+    pub(super) held: HeldIds,
     /// The topics of letters that were sent as fences.
     topics: HashMap<LetterId, String>,
 }
@@ -57,6 +60,7 @@ impl FenceCandidates {
             replay: replay.clone(),
             seen: HashSet::new(),
             living: own.into_iter().collect(),
+            held: HeldIds::default(),
             topics: HashMap::new(),
         }
     }
@@ -117,7 +121,8 @@ fn push_bounded(letters: &mut VecDeque<Position>, position: Position) {
 
 impl Fences for FenceCandidates {
     async fn letter_for(&mut self, place: &FencePlace<'_>) -> Option<FenceLetter> {
-        if !self.store.is_exclusive() || self.living.contains(&place.stamp.producer_id) {
+        let id = place.stamp.producer_id;
+        if !self.store.is_exclusive() || self.living.contains(&id) || self.held.contains(id) {
             return None;
         }
         loop {

@@ -19,14 +19,18 @@ mod plan;
 pub(crate) mod run;
 mod send;
 mod sort;
+mod spools;
 mod stamped;
 mod stamps;
 mod store_io;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use kafka_courier_dlq::{BeginReplayError, Letter, Selection, StoreError};
+use kafka_courier_producer::SpoolViewError;
 
 /// The options of a replay: which letters it sends, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +51,9 @@ pub struct Replay {
     /// A check may then fence their producer ids to prove that a record is absent. Those producers may otherwise be
     /// running, and a check relies on the present log alone.
     pub fence_imported: bool,
+    /// The folders of spools, of this or of other processes. A check never fences a producer id under which a spool may
+    /// still send events. A folder without a spool holds no id. The spool of the replaying producer is always included.
+    pub spools: Vec<PathBuf>,
     /// The topic that all letters are sent to, instead of the letter's topic. A check searches the letter's own topic. A letter
     /// whose record was in progress and failed in this topic belongs to this topic from then on.
     pub to_topic: Option<String>,
@@ -80,6 +87,7 @@ impl Default for Replay {
             limit: None,
             dry_run: false,
             fence_imported: false,
+            spools: Vec::new(),
             to_topic: None,
             out_of_order: false,
         }
@@ -168,6 +176,9 @@ pub enum ReplayError {
     /// A store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A spool can't be read, so the producer ids that it holds are unknown.
+    #[error("the spool of a producer can't be read: {0}")]
+    Spool(Arc<SpoolViewError>),
     /// The producer was closed.
     #[error("the producer was closed during a replay: run the replay again with an open producer")]
     Closed,

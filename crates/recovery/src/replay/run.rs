@@ -20,6 +20,7 @@ use super::claim::Claim;
 use super::placed::PlacedLetter;
 use super::plan::{self, Decision};
 use super::sort::{Sorted, Sorter};
+use super::spools::HeldIds;
 use super::stamps::StampIds;
 use super::store_io::{SharedStore, blocking, remove, scan, update};
 use super::{Replay, ReplayError, ReplayReport};
@@ -131,6 +132,13 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
         }
     }
 
+    /// Reads which producer ids spools hold.
+    async fn held_ids(&self) -> Result<HeldIds, ReplayError> {
+        let held = HeldIds::of_own(self.engine.inherited_producer_ids());
+        let folders = self.sorter.replay.spools.clone();
+        tokio::task::spawn_blocking(move || held.read(&folders)).await.map_err(|_| ReplayError::Closed)?
+    }
+
     /// Looks for all doubtful letters of the store before any letter is sent, so that the log is read once. Returns the
     /// first and the last position of the store.
     async fn check_letters(&mut self, store: &SharedStore) -> Result<Option<(Position, Position)>, ReplayError> {
@@ -155,6 +163,11 @@ impl<P: FnMut(&ReplayReport) -> ControlFlow<()> + Send> ReplayRun<'_, P> {
                     && !self.sorter.order.is_held_back(&held, held.letter.partition);
                 fences.note(&held, is_sent);
             }
+        }
+        if !questions.is_empty() {
+            // A process that ends meanwhile leaves its letters first, and its ids stay in the spool.
+            self.sorter.held_ids = self.held_ids().await?;
+            fences.held = self.sorter.held_ids.clone();
         }
         self.sorter.checked = check::check(self.engine.client_config(), questions, &mut fences).await;
         // The page of a fence may never be sorted.

@@ -12,6 +12,7 @@ use kafka_courier_idempotent_sender::core::FailedOutcome;
 use super::check::CheckResults;
 use super::order::{Order, ReplayLane};
 use super::plan::{self, Decision};
+use super::spools::HeldIds;
 use super::{Doubtful, Replay, ReplayReport};
 use crate::verify::{FenceOutcome, Verdict, WhyNot};
 
@@ -24,12 +25,15 @@ pub(super) struct Sorter {
     pub(super) order: Order,
     /// The check of the present store's doubtful letters.
     pub(super) checked: CheckResults,
+    /// The producer ids that spools held before that check.
+    pub(super) held_ids: HeldIds,
 }
 
 impl Sorter {
     pub(super) fn new(replay: Replay) -> Self {
         let order = Order::new(replay.clone());
-        Self { replay, order, report: ReplayReport::default(), checked: CheckResults::default() }
+        let (report, checked, held_ids) = Default::default();
+        Self { replay, order, report, checked, held_ids }
     }
 
     /// Returns how many more letters may be selected.
@@ -87,7 +91,7 @@ impl Sorter {
             Some(Verdict::NotFound { why }) if self.is_repeatable(&why, &held, now_ms) => {
                 return self.repeat_or_hold_back(held, sorted);
             }
-            Some(Verdict::NotFound { why: WhyNot::NoFence }) => no_fence(held.imported),
+            Some(Verdict::NotFound { why: WhyNot::NoFence }) => self.no_fence(&held),
             Some(Verdict::NotFound { why }) => why.to_string(),
             None => "the check did not search for the record".to_owned(),
         };
@@ -161,19 +165,21 @@ impl Sorter {
         is_held_back
     }
 
+    /// Returns the reason for a letter that was not found and lacks a fence.
+    fn no_fence(&self, held: &Held) -> String {
+        let why = WhyNot::NoFence;
+        match held.letter.producer_id.and_then(|id| self.held_ids.reason(id)) {
+            Some(reason) => format!("{why} ({reason})"),
+            None if held.imported => {
+                format!("{why} (the dead letter was imported: its producer may still be running)")
+            }
+            None => why.to_string(),
+        }
+    }
+
     fn hold_back(&mut self, held: &Held, partition: Option<i32>) {
         self.report.held_back += 1;
         self.order.note_staying(held, partition);
-    }
-}
-
-/// Returns the reason for a letter that was not found and lacks a fence.
-fn no_fence(imported: bool) -> String {
-    let why = WhyNot::NoFence;
-    if imported {
-        format!("{why} (the dead letter was imported: its producer may still be running)")
-    } else {
-        why.to_string()
     }
 }
 

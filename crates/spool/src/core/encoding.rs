@@ -11,11 +11,13 @@
 //! | 3 | `Batch` | CRC-32C of the rest u32, partition, life u64, first u64, count u32, length of the notes u32, notes, Kafka's batch |
 //! | 4 | `Begin` | partition, life u64, from u64 |
 //! | 5 | `Move` | partition, from u64, stamp, ranges of skipped ordinals |
-//! | 6 | `Anchor` | partition, stamp, ranges of skipped ordinals |
+//! | 6 | `Anchor` | partition, whether an earlier record of the run is out u8, stamp, ranges of skipped ordinals |
 //! | 7 | `Out` | partition, first u64, end u64, reason u8 |
 //! | 8 | `Mark` | partition, settled u64, end offset i64 |
 //! | 9 | `End` | partition, end u64 |
 //! | 10 | `Base` | resumes u64, first u64, last u64 |
+//! | 11 | `Input` | number u32, name |
+//! | 12 | `Items` | number of the input u32, check u64, ranges of items |
 //!
 //! A partition is topic u32, index i32. A stamp is producer id i64, epoch i16, base sequence i32. A range is first u64, end u64.
 //!
@@ -33,6 +35,8 @@ use kafka_courier_batcher::Stamp;
 use super::entry::{Base, BatchHead, Entry, JournalBatch, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use super::frame::FrameSequence;
 use super::ids::Life;
+use super::inputs::{InputNumber, ItemSet};
+use super::ranges::OrdinalSet;
 
 /// Why the entries of a frame can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +71,8 @@ impl Entry {
             Self::Mark { .. } => 8,
             Self::End { .. } => 9,
             Self::Base(_) => 10,
+            Self::Input { .. } => 11,
+            Self::Items { .. } => 12,
         }
     }
 
@@ -102,8 +108,9 @@ impl Entry {
                 out.extend_from_slice(&from.0.to_le_bytes());
                 put_run(out, *stamp, skips);
             }
-            Self::Anchor { partition, stamp, skips } => {
+            Self::Anchor { partition, stamp, skips, has_out } => {
                 put_partition(out, *partition);
+                out.push(u8::from(*has_out));
                 put_run(out, *stamp, skips);
             }
             Self::Out { partition, first, end, why } => {
@@ -123,6 +130,15 @@ impl Entry {
                 for frame in [base.resumes, base.first, base.last] {
                     out.extend_from_slice(&frame.0.to_le_bytes());
                 }
+            }
+            Self::Input { input, name } => {
+                out.extend_from_slice(&input.0.to_le_bytes());
+                out.extend_from_slice(name.as_bytes());
+            }
+            Self::Items { input, items } => {
+                out.extend_from_slice(&input.0.to_le_bytes());
+                out.extend_from_slice(&items.check.to_le_bytes());
+                put_ranges(out, items.numbers.iter());
             }
         }
     }
@@ -150,7 +166,11 @@ fn put_run(out: &mut Vec<u8>, stamp: Stamp, skips: &[(Ordinal, Ordinal)]) {
     out.extend_from_slice(&stamp.producer_id.to_le_bytes());
     out.extend_from_slice(&stamp.epoch.to_le_bytes());
     out.extend_from_slice(&stamp.base_sequence.to_le_bytes());
-    for (first, end) in skips {
+    put_ranges(out, skips.iter().copied());
+}
+
+fn put_ranges(out: &mut Vec<u8>, ranges: impl Iterator<Item = (Ordinal, Ordinal)>) {
+    for (first, end) in ranges {
         out.extend_from_slice(&first.0.to_le_bytes());
         out.extend_from_slice(&end.0.to_le_bytes());
     }
@@ -205,7 +225,7 @@ pub fn decode_all(bytes: &[u8]) -> Result<Vec<DecodedEntry>, EntryDecodeError> {
                 let head = EntryFields(body).batch_head().ok_or(malformed)?;
                 entries.push(DecodedEntry::Batch { head, body: end - length..end });
             }
-            1..=10 => entries.push(DecodedEntry::Control(EntryFields(body).entry(kind).ok_or(malformed)?)),
+            1..=12 => entries.push(DecodedEntry::Control(EntryFields(body).entry(kind).ok_or(malformed)?)),
             SKIPPABLE.. => {}
             _ => return Err(EntryDecodeError::UnknownKind(kind)),
         }
@@ -289,12 +309,12 @@ impl EntryFields<'_> {
         Some(Topic { number, id, partitions, name: self.text()? })
     }
 
-    fn skips(&mut self) -> Option<Vec<(Ordinal, Ordinal)>> {
-        let mut skips = Vec::new();
+    fn ranges(&mut self) -> Option<Vec<(Ordinal, Ordinal)>> {
+        let mut ranges = Vec::new();
         while !self.0.is_empty() {
-            skips.push((self.ordinal()?, self.ordinal()?));
+            ranges.push((self.ordinal()?, self.ordinal()?));
         }
-        Some(skips)
+        Some(ranges)
     }
 
     /// Reads up to the bytes of the batch.
@@ -317,9 +337,17 @@ impl EntryFields<'_> {
             4 => Entry::Begin { partition: self.partition()?, life: self.life()?, from: self.ordinal()? },
             5 => {
                 let (partition, from, stamp) = (self.partition()?, self.ordinal()?, self.stamp()?);
-                Entry::Move { partition, from, stamp, skips: self.skips()? }
+                Entry::Move { partition, from, stamp, skips: self.ranges()? }
             }
-            6 => Entry::Anchor { partition: self.partition()?, stamp: self.stamp()?, skips: self.skips()? },
+            6 => {
+                let partition = self.partition()?;
+                let has_out = match self.take()? {
+                    [0] => false,
+                    [1] => true,
+                    _ => return None,
+                };
+                Entry::Anchor { partition, stamp: self.stamp()?, skips: self.ranges()?, has_out }
+            }
             7 => {
                 let (partition, first, end) = (self.partition()?, self.ordinal()?, self.ordinal()?);
                 let why = match self.take()? {
@@ -335,6 +363,12 @@ impl EntryFields<'_> {
                 Entry::Base(Base { resumes: frame()?, first: frame()?, last: frame()? })
             }
             9 => Entry::End { partition: self.partition()?, end: self.ordinal()? },
+            11 => Entry::Input { input: InputNumber(self.u32()?), name: self.text()? },
+            12 => {
+                let (input, check) = (InputNumber(self.u32()?), self.u64()?);
+                let numbers = OrdinalSet::from_ranges(self.ranges()?);
+                Entry::Items { input, items: ItemSet { numbers, check } }
+            }
             _ => return None,
         };
         self.0.is_empty().then_some(entry)
@@ -351,17 +385,21 @@ mod tests {
         let stamp = Stamp { producer_id: 5, epoch: 1, base_sequence: 17 };
         let batch = BatchHead { partition, life: Life(1), first, count: 6, notes: (*b"notes").into() };
         let topic = Topic { number: TopicNumber(2), name: "orders".into(), id: [4; 16], partitions: 12 };
+        let mut items = ItemSet { check: u64::MAX, ..ItemSet::default() };
+        [3, 4, 9].iter().for_each(|number| items.insert(Ordinal(*number), 7));
         vec![
             Entry::Cluster("cluster".into()),
             Entry::Topic(topic),
             Entry::Batch(JournalBatch { head: batch, bytes: (*b"batch").into() }),
             Entry::Begin { partition, life: Life(1), from: first },
             Entry::Move { partition, from: first, stamp, skips: vec![(Ordinal(4), end)] },
-            Entry::Anchor { partition, stamp, skips: vec![(first, Ordinal(4)), (Ordinal(5), end)] },
+            Entry::Anchor { partition, stamp, skips: vec![(first, Ordinal(4)), (Ordinal(5), end)], has_out: true },
             Entry::Out { partition, first, end, why: OutReason::Lost },
             Entry::Mark { partition, settled: end, end_offset: -1 },
             Entry::Base(Base { resumes: FrameSequence(3), first: FrameSequence(7), last: FrameSequence(8) }),
             Entry::End { partition, end },
+            Entry::Input { input: InputNumber(3), name: "/data/events".into() },
+            Entry::Items { input: InputNumber(3), items },
         ]
     }
 
@@ -408,8 +446,10 @@ mod tests {
             let (fixed, step) = match &entry {
                 Entry::Cluster(_) => continue,
                 Entry::Topic(topic) => (topic.name.len(), 1),
+                Entry::Input { name, .. } => (name.len(), 1),
                 Entry::Batch(batch) => (batch.bytes.len(), 1),
                 Entry::Move { skips, .. } | Entry::Anchor { skips, .. } => (skips.len() * 16, 16),
+                Entry::Items { items, .. } => (items.numbers.iter().count() * 16, 16),
                 _ => (0, 1),
             };
             let whole = encoded(&[entry]);

@@ -6,18 +6,8 @@ use kafka_courier_batcher::Stamp;
 
 use super::frame::FrameSequence;
 use super::ids::Life;
-
-/// The number of a record among all records that a spool ever took for a partition, from 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ordinal(pub u64);
-
-impl Ordinal {
-    /// Returns the ordinal `n` records later.
-    #[must_use]
-    pub fn plus(self, n: u64) -> Self {
-        Self(self.0.saturating_add(n))
-    }
-}
+pub use super::ids::Ordinal;
+use super::inputs::{InputNumber, ItemSet};
 
 /// A topic's number within a spool. A topic that is deleted and created again has another number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,6 +105,8 @@ pub enum Entry {
         stamp: Stamp,
         /// Unsettled records without a number, as in `Move`.
         skips: Vec<(Ordinal, Ordinal)>,
+        /// Whether an earlier record of the run is out, although it has a number.
+        has_out: bool,
     },
     /// Records that are not sent: they are dead letters, or lost. Their numbers are not given to other records.
     Out {
@@ -145,6 +137,20 @@ pub enum Entry {
     },
     /// The frames of a base.
     Base(Base),
+    /// An input.
+    Input {
+        /// The number within the spool.
+        input: InputNumber,
+        /// The name that the layer above gave it.
+        name: Arc<str>,
+    },
+    /// Items of an input that are dealt with. The frame also holds the batches with their records.
+    Items {
+        /// The input.
+        input: InputNumber,
+        /// The items.
+        items: ItemSet,
+    },
 }
 
 /// A base: frames that hold the whole table, and the batches of all frames that may not be durable. An opening writes one.

@@ -127,6 +127,8 @@ pub enum Decoded<'a> {
         /// The bytes from this frame to the next.
         span: u64,
     },
+    /// A frame of this place with a header that a later version wrote.
+    TooNew,
     /// No frame of this place.
     Nothing,
 }
@@ -135,7 +137,11 @@ pub enum Decoded<'a> {
 #[must_use]
 pub fn decode(place: FramePlace, bytes: &[u8]) -> Decoded<'_> {
     let Some(head) = bytes.first_chunk::<FRAME_HEADER>() else { return Decoded::Nothing };
-    let Some((length, mut frame)) = decode_head(place, head) else { return Decoded::Nothing };
+    let (length, mut frame) = match decode_head(place, head) {
+        Some(Some(known)) => known,
+        Some(None) => return Decoded::TooNew,
+        None => return Decoded::Nothing,
+    };
     let entries = FRAME_HEADER.checked_add(length).and_then(|end| bytes.get(FRAME_HEADER..end));
     let (covered, stored) = head.split_at(HEAD + 4);
     match entries {
@@ -147,8 +153,9 @@ pub fn decode(place: FramePlace, bytes: &[u8]) -> Decoded<'_> {
     }
 }
 
-/// Reads a header: the length of the entries, and the frame without them.
-fn decode_head(place: FramePlace, head: &[u8; FRAME_HEADER]) -> Option<(usize, Frame<'static>)> {
+/// Reads a header: the length of the entries, and the frame without them. The inner option is empty if the header is whole,
+/// and has another kind than this version knows.
+fn decode_head(place: FramePlace, head: &[u8; FRAME_HEADER]) -> Option<Option<(usize, Frame<'static>)>> {
     let (covered, rest) = head.split_at_checked(HEAD)?;
     if crc(place, covered).to_le_bytes() != rest.get(..4)? {
         return None;
@@ -158,11 +165,11 @@ fn decode_head(place: FramePlace, head: &[u8; FRAME_HEADER]) -> Option<(usize, F
         [1, 0, 0, 0] => FrameKind::Round,
         [2, 0, 0, 0] => FrameKind::Checkpoint,
         [3, 0, 0, 0] => FrameKind::Proof,
-        _ => return None,
+        _ => return Some(None),
     };
     let sequence = FrameSequence(u64::from_le_bytes(*covered.get(8..16)?.first_chunk()?));
     let synced_through = FrameSequence(u64::from_le_bytes(*covered.get(16..24)?.first_chunk()?));
-    Some((length, Frame { kind, sequence, synced_through, entries: &[] }))
+    Some(Some((length, Frame { kind, sequence, synced_through, entries: &[] })))
 }
 
 #[cfg(test)]
@@ -206,6 +213,18 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             let expected = if bit < 28 * 8 { Decoded::Nothing } else { Decoded::Damaged { span: 4096 } };
             assert_eq!(decode(PLACE, &damaged), expected, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn unknown_kind_is_too_new() {
+        for (byte, value) in [(4, 4), (5, 1), (7, 1)] {
+            let mut bytes = Vec::new();
+            encode(PLACE, &frame(b"entries"), &mut bytes);
+            bytes[byte] = value;
+            let sum = crc(PLACE, &bytes[..HEAD]).to_le_bytes();
+            bytes[HEAD..HEAD + 4].copy_from_slice(&sum);
+            assert_eq!(decode(PLACE, &bytes), Decoded::TooNew, "byte {byte}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The identity of a spool, its segments and its lives.
+//! The identity of a spool, its segments, its lives and its records.
 
 /// The identity of a spool, drawn at its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,3 +19,16 @@ impl SegmentNumber {
 /// One opening of a spool by one process. The first has the number 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Life(pub u64);
+
+/// The number of a record among all records that a spool ever took for a partition, from 0. Also the number of an item in
+/// its input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ordinal(pub u64);
+
+impl Ordinal {
+    /// Returns the ordinal `n` records later.
+    #[must_use]
+    pub fn plus(self, n: u64) -> Self {
+        Self(self.0.saturating_add(n))
+    }
+}

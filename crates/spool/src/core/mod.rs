@@ -6,6 +6,7 @@ pub mod encoding;
 pub mod entry;
 pub mod frame;
 pub mod ids;
+pub mod inputs;
 pub mod ranges;
 pub mod recover;
 pub mod segment;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::Ordinal;
+use super::ids::Ordinal;
 
 /// A set of ordinals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -65,7 +65,7 @@ pub struct Recovered {
     pub batches: BTreeMap<(Partition, Ordinal), HeldBatch>,
     /// Durable frames that can't be read. They are reported at each opening until their segment is retired.
     pub damage: Vec<Damage>,
-    /// Segments that can't be read at all. The unproved rounds of the last life may be in one of them.
+    /// Segments that can't be read at all, or were moved away. The last rounds may be in one of them.
     pub unreadable: Vec<String>,
     /// The bases that void frames which may still be in the files.
     pub bases: Vec<Base>,
@@ -95,6 +95,14 @@ impl Recovered {
 /// Why a journal can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoverError {
+    /// A later version wrote a frame.
+    #[error("segment {segment:?}: a later version wrote the frame at byte {offset}: use that version", segment = segment.0)]
+    Frame {
+        /// The segment.
+        segment: SegmentNumber,
+        /// The first byte of the frame.
+        offset: u64,
+    },
     /// A later version wrote an entry of the frame.
     #[error("segment {segment:?}, frame {sequence:?}: {error}", segment = segment.0, sequence = sequence.0)]
     Entry {
@@ -143,7 +151,11 @@ impl Recovery {
     /// [`RecoverError`] where a frame is whole, and a later version wrote it.
     pub fn add(&mut self, header: SegmentHeader, bytes: &[u8]) -> Result<(), RecoverError> {
         self.add_numbers(header);
-        for (entries_at, frame) in scan(header, bytes) {
+        for (entries_at, found) in scan(header, bytes) {
+            let Some(frame) = found else {
+                let offset = entries_at.saturating_sub(FRAME_HEADER as u64);
+                return Err(RecoverError::Frame { segment: header.number, offset });
+            };
             let sequence = frame.sequence;
             let error = |error| RecoverError::Entry { segment: header.number, sequence, error };
             let entries = encoding::decode_all(frame.entries).map_err(error)?;
@@ -166,7 +178,7 @@ impl Recovery {
     /// Adds a file that holds nothing that counts, so that its numbers are not used twice.
     pub fn add_retired(&mut self, header: SegmentHeader, bytes: &[u8]) {
         self.add_numbers(header);
-        let last = scan(header, bytes).map(|(_, frame)| frame.sequence.next()).max();
+        let last = scan(header, bytes).filter_map(|(_, frame)| Some(frame?.sequence.next())).max();
         self.next_frame = self.next_frame.max(last.unwrap_or_default());
     }
 
@@ -226,8 +238,8 @@ fn last_life(recovered: &Recovered) -> Life {
     lives.max().copied().unwrap_or_default()
 }
 
-/// The frames of a segment, each with the first byte of its entries.
-fn scan(header: SegmentHeader, bytes: &[u8]) -> impl Iterator<Item = (u64, Frame<'_>)> {
+/// The frames of a segment, each with the first byte of its entries. A frame of a later version is `None`.
+fn scan(header: SegmentHeader, bytes: &[u8]) -> impl Iterator<Item = (u64, Option<Frame<'_>>)> {
     let mut offset = BLOCK;
     std::iter::from_fn(move || {
         loop {
@@ -237,7 +249,11 @@ fn scan(header: SegmentHeader, bytes: &[u8]) -> impl Iterator<Item = (u64, Frame
             match frame::decode(place, rest) {
                 Decoded::Frame(frame) => {
                     offset += frame.span();
-                    return Some((entries_at, frame));
+                    return Some((entries_at, Some(frame)));
+                }
+                Decoded::TooNew => {
+                    offset += BLOCK;
+                    return Some((entries_at, None));
                 }
                 Decoded::Damaged { span } => offset += span,
                 Decoded::Nothing => offset += BLOCK,

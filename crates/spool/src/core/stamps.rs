@@ -21,6 +21,8 @@ pub struct RunOfStamps {
     pub stamp: Stamp,
     /// Whether earlier records of the run are settled.
     pub has_settled: bool,
+    /// Whether an earlier record of the run is out, although it has a number: no process knows whether it is in Kafka.
+    pub has_out: bool,
 }
 
 /// Returns the stamp of a record, or `None` where it has none: a move skips it, or no move gives it one.
@@ -37,7 +39,8 @@ pub fn stamp_at(state: &PartitionTable, ordinal: Ordinal) -> Option<Stamp> {
 pub fn run_of(state: &PartitionTable, ordinal: Ordinal) -> Option<RunOfStamps> {
     let (from, run) = state.run_at(ordinal)?;
     let has_settled = !state.moves.contains_key(&from);
-    Some(RunOfStamps { from, stamp: run.stamp, has_settled })
+    let has_out = state.has_out_before(ordinal, from, run);
+    Some(RunOfStamps { from, stamp: run.stamp, has_settled, has_out })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!    order, change nothing.
 //!  - A move supersedes all moves at or behind its ordinal. A begin ends the run of the former life.
 //!  - The table drops the state before a partition's mark. The run of stamps of the first unsettled record is then kept as an
-//!    anchor, so that the numbers of later records stay the same.
+//!    anchor, so that the numbers of later records stay the same. The anchor says whether a record before the mark is out.
 //!  - [`Table::checkpoint`] lists the entries from which an empty table becomes this one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,7 @@ use kafka_courier_batcher::Stamp;
 
 use super::entry::{Entry, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use super::ids::Life;
+use super::inputs::Inputs;
 use super::ranges::OrdinalSet;
 
 /// The stamps of the records from an ordinal on.
@@ -24,6 +25,8 @@ pub struct StampRun {
     pub stamp: Stamp,
     /// Records without a number.
     pub skips: OrdinalSet,
+    /// Whether a record before the mark is out, although it has a number of the run.
+    pub has_out: bool,
 }
 
 impl StampRun {
@@ -31,7 +34,7 @@ impl StampRun {
     fn new(from: Ordinal, stamp: Stamp, skips: &[(Ordinal, Ordinal)]) -> Self {
         let mut skips = OrdinalSet::from_ranges(skips.iter().copied());
         skips.remove_before(from);
-        Self { stamp, skips }
+        Self { stamp, skips, has_out: false }
     }
 
     /// Returns the stamp of the first record from `ordinal` on that is not skipped. The run begins at `from`.
@@ -98,6 +101,27 @@ impl PartitionTable {
         self.done.contains(ordinal) || self.lost.contains(ordinal)
     }
 
+    /// Returns whether every record is delivered, a dead letter, or lost.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let out = self.done.count_within(self.settled, self.end) + self.lost.count_within(self.settled, self.end);
+        self.end.0.saturating_sub(self.settled.0) <= out
+    }
+
+    /// Returns the producer ids of the stamps that unsettled and next records have.
+    pub fn producer_ids(&self) -> impl Iterator<Item = i64> {
+        self.anchor.iter().chain(self.moves.values()).map(|run| run.stamp.producer_id)
+    }
+
+    /// Returns whether a record before `end` is out, although it has a number of the run. The run counts from `from` on.
+    pub(super) fn has_out_before(&self, end: Ordinal, from: Ordinal, run: &StampRun) -> bool {
+        let has_number = |(first, stop): (Ordinal, Ordinal)| {
+            let (first, stop) = (first.max(from), stop.min(end));
+            run.skips.count_within(first, stop) < stop.0.saturating_sub(first.0)
+        };
+        run.has_out || self.done.iter().chain(self.lost.iter()).any(has_number)
+    }
+
     fn begin(&mut self, from: Ordinal, life: Life) {
         // A repeated entry can follow the mark that dropped its begin.
         let is_dropped = self.begins.range(from..=self.settled.max(from)).any(|(later, _)| *later > from);
@@ -130,7 +154,8 @@ impl PartitionTable {
         self.anchor = run.and_then(|(from, run)| {
             let mut skips = run.skips.clone();
             skips.remove_before(settled);
-            Some(StampRun { stamp: run.stamp_from(from, settled)?, skips })
+            let has_out = self.has_out_before(settled, from, run);
+            Some(StampRun { stamp: run.stamp_from(from, settled)?, skips, has_out })
         });
         self.settled = settled;
         self.end = self.end.max(settled);
@@ -151,6 +176,8 @@ pub struct Table {
     pub topics: BTreeMap<TopicNumber, Topic>,
     /// The partitions.
     pub partitions: BTreeMap<Partition, PartitionTable>,
+    /// The inputs.
+    pub inputs: Inputs,
 }
 
 impl Table {
@@ -169,13 +196,15 @@ impl Table {
             Entry::Move { partition, from, stamp, skips } => {
                 self.partition(*partition).apply_move(*from, StampRun::new(*from, *stamp, skips));
             }
-            Entry::Anchor { partition, stamp, skips } => {
+            Entry::Anchor { partition, stamp, skips, has_out } => {
                 let state = self.partition(*partition);
-                state.anchor = Some(StampRun::new(state.settled, *stamp, skips));
+                state.anchor = Some(StampRun { has_out: *has_out, ..StampRun::new(state.settled, *stamp, skips) });
             }
             Entry::Out { partition, first, end, why } => self.partition(*partition).take_out(*first, *end, *why),
             Entry::Mark { partition, settled, end_offset } => self.settle(*partition, *settled, *end_offset),
             Entry::Base(_) => {}
+            Entry::Input { input, name } => self.inputs.begin(*input, name),
+            Entry::Items { input, items } => self.inputs.deal(*input, items),
         }
     }
 
@@ -218,6 +247,12 @@ impl Table {
         for (partition, state) in &self.partitions {
             checkpoint_partition(*partition, state, &mut entries);
         }
+        for (number, table) in self.inputs.iter() {
+            entries.push(Entry::Input { input: number, name: table.name.clone() });
+            if !table.items.is_empty() {
+                entries.push(Entry::Items { input: number, items: table.items.clone() });
+            }
+        }
         entries
     }
 }
@@ -230,6 +265,7 @@ fn checkpoint_partition(partition: Partition, state: &PartitionTable, entries: &
         partition,
         stamp: run.stamp,
         skips: run.skip_list(),
+        has_out: run.has_out,
     }));
     let moved = |(from, run): (&Ordinal, &StampRun)| {
         let (from, stamp, skips) = (*from, run.stamp, run.skip_list());

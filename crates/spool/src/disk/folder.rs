@@ -8,11 +8,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Disk, ReadFolder};
+use super::identity::{self, FolderOrigin};
+use super::{Disk, FileSystem, ReadFolder};
 
 /// The file that one process locks.
 const LOCK: &str = "lock";
@@ -57,6 +58,30 @@ impl Folder {
         let _ = lock.write_all_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0);
         Ok(Self { path: path.to_owned(), handle: File::open(path)?, _lock: lock })
     }
+
+    /// Returns whether the folder was copied since a process has marked it.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub fn origin(&self) -> io::Result<FolderOrigin> {
+        identity::origin(&self.path)
+    }
+
+    /// Marks the folder as an original. The mark is durable then.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub fn mark(&self) -> io::Result<()> {
+        identity::mark(&self.path)
+    }
+
+    /// Returns the file system of the folder.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub fn file_system(&self) -> io::Result<FileSystem> {
+        FileSystem::of(&self.handle)
+    }
 }
 
 /// Locks the file of a folder for this process.
@@ -87,11 +112,27 @@ fn file_names(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 fn read_part(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = open_to_read(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::with_capacity(length);
     file.take(length as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_to_read(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a file. The error of a missing right names the user that owns the file.
+fn open_to_read(path: &Path) -> io::Result<File> {
+    File::open(path).map_err(|error| match (error.kind(), fs::metadata(path)) {
+        (io::ErrorKind::PermissionDenied, Ok(file)) => {
+            io::Error::new(error.kind(), format!("{error}, the file belongs to uid {}", file.uid()))
+        }
+        _ => error,
+    })
 }
 
 /// Writes `size` zero bytes, so that later writes change no metadata.
@@ -113,7 +154,7 @@ impl Disk for Folder {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.path.join(name))
+        read_whole(&self.path.join(name))
     }
 
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
@@ -201,7 +242,7 @@ impl ReadFolder for FolderView {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.path.join(name))
+        read_whole(&self.path.join(name))
     }
 
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {

@@ -5,9 +5,13 @@
 //!  - The bytes of a file survive a loss of power after [`Disk::sync`], and the names after [`Disk::sync_folder`].
 //!  - A spool that is not opened is read through [`ReadFolder`], which can't change anything.
 
+mod file_system;
 mod folder;
+mod identity;
 
+pub use file_system::FileSystem;
 pub use folder::{Folder, FolderView};
+pub use identity::FolderOrigin;
 
 use std::io;
 

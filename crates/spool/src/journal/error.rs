@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::ROUND_BYTES_MAX;
+use super::{ROUND_BYTES_MAX, files};
 use crate::core::recover::RecoverError;
 use crate::core::segment::HeaderError;
 
@@ -13,6 +13,14 @@ pub enum OpenError {
     #[error("{name}: {source}")]
     Io {
         /// The file, or `.` for the folder.
+        name: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The system returned an error for a file. The file may hold events, so nothing is opened without it.
+    #[error("{name} can't be read: {source}: {}", remedy(name, source))]
+    Unreadable {
+        /// The file.
         name: String,
         /// The system's error.
         source: io::Error,
@@ -37,6 +45,21 @@ pub enum OpenError {
         /// The file.
         name: String,
     },
+}
+
+/// Returns what to do about a file that can't be read.
+fn remedy(name: &str, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "start the process as the user that owns the file, or change its owner".into()
+        }
+        _ if name == files::SPARE => "start again, or remove the file: it holds no event".into(),
+        _ => format!(
+            "start again. If the disk never returns the file, rename it to {}: events in it are then lost, and events that \
+             it names as delivered may be published twice",
+            files::quarantined(name)
+        ),
+    }
 }
 
 /// Why a round is not durable.
@@ -91,4 +114,25 @@ pub enum ReadError {
         /// The first byte of the batch's entry.
         offset: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreadable_file_has_a_remedy() {
+        let text = |name: &str, kind: io::ErrorKind| {
+            OpenError::Unreadable { name: name.to_owned(), source: kind.into() }.to_string()
+        };
+        assert_eq!(
+            text("journal-0000000000000003", io::ErrorKind::PermissionDenied),
+            "journal-0000000000000003 can't be read: permission denied: start the process as the user that owns the file, or \
+             change its owner"
+        );
+        let lost = text("journal-0000000000000003", io::ErrorKind::Other);
+        assert!(lost.contains("rename it to damaged-0000000000000003: events in it are then lost"), "{lost}");
+        let spare = text("spare", io::ErrorKind::Other);
+        assert!(spare.contains("remove the file: it holds no event"), "{spare}");
+    }
 }

@@ -8,7 +8,9 @@
 //!
 //! Rules:
 //!  - A segment counts if its name and its header agree. A file that is being recycled has the one before the other.
-//!  - A file that can't be read is damage, and refuses no opening.
+//!  - An opening is refused if the system returns an error for a file. It may be able to read the file later, and an opening
+//!    names what it can't read as lost. Only bytes that were read and are wrong are damage.
+//!  - A segment that was moved away is damage. Its numbers are not used again.
 //!  - Memory holds the bytes of one segment at a time.
 
 use std::io;
@@ -82,19 +84,35 @@ pub(super) fn number(name: &str) -> Option<SegmentNumber> {
     u64::from_str_radix(digits, 16).ok().map(SegmentNumber)
 }
 
+/// What follows if the system returns an error for a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReadFailure {
+    /// The folder is not read.
+    Refuses,
+    /// The file is named as unreadable.
+    IsNamed,
+}
+
 /// Reads a folder. `new` is the id of the spool if the folder holds none.
-pub(super) fn read<R: ReadFolder>(disk: &R, new: SpoolId, segment_bytes: u64) -> Result<FolderState, OpenError> {
+pub(super) fn read<R: ReadFolder>(
+    disk: &R,
+    new: SpoolId,
+    segment_bytes: u64,
+    failure: ReadFailure,
+) -> Result<FolderState, OpenError> {
     let mut names = disk.list().map_err(|source| OpenError::Io { name: ".".to_owned(), source })?;
     names.sort_unstable();
+    let moved_away = moved_away(&names);
     let mut old =
         OldFiles { quarantined: names.iter().filter(|name| is_quarantined(name)).count(), ..OldFiles::default() };
     names.retain(|name| number(name).is_some() || name == SPARE);
-    let spool = spool_of(disk, &names)?.unwrap_or(new);
+    let spool = spool_of(disk, &names, failure)?.unwrap_or(new);
     let (mut recovery, mut unreadable) = (Recovery::default(), Vec::new());
     for name in names {
         let bytes = match disk.read(&name) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) if failure == ReadFailure::Refuses => return Err(OpenError::Unreadable { name, source }),
             Err(_) => None,
         };
         let header = bytes.as_deref().map(SegmentHeader::decode);
@@ -119,10 +137,21 @@ pub(super) fn read<R: ReadFolder>(disk: &R, new: SpoolId, segment_bytes: u64) ->
             }
         }
     }
+    for (number, name) in moved_away {
+        recovery.skip_numbers(number, FrameSequence(FRAMES_MAX));
+        unreadable.push(name);
+    }
     let mut recovered = recovery.finish();
     recovered.unreadable = unreadable;
     name_damaged(&mut old, &recovered.damage);
     Ok(FolderState { recovered, spool, old })
+}
+
+/// Returns the segments that were moved away, and are newer than all others. No later frame names their frames.
+fn moved_away(names: &[String]) -> Vec<(SegmentNumber, String)> {
+    let newest = names.iter().filter_map(|name| number(name)).max();
+    let kept = names.iter().filter_map(|name| Some((number(&name.replacen(DAMAGED, SEGMENT, 1))?, name.clone())));
+    kept.filter(|(number, name)| is_quarantined(name) && newest.is_none_or(|newest| *number > newest)).collect()
 }
 
 /// Adds a segment. Returns whether both of its headers are damaged.
@@ -154,11 +183,17 @@ fn used(number: SegmentNumber, size: u64, is_damaged: bool) -> UsedSegment {
 }
 
 /// Returns the spool of the files, by their headers.
-fn spool_of<R: ReadFolder>(disk: &R, names: &[String]) -> Result<Option<SpoolId>, OpenError> {
+fn spool_of<R: ReadFolder>(disk: &R, names: &[String], failure: ReadFailure) -> Result<Option<SpoolId>, OpenError> {
     let mut spool = None;
     for name in names {
-        // A file that can't be read names no spool.
-        let Ok(bytes) = disk.read_at(name, 0, BLOCK as usize) else { continue };
+        let bytes = match disk.read_at(name, 0, BLOCK as usize) {
+            Ok(bytes) => bytes,
+            Err(source) if failure == ReadFailure::Refuses && source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Unreadable { name: name.clone(), source });
+            }
+            // A file that can't be read names no spool.
+            Err(_) => continue,
+        };
         match SegmentHeader::decode(&bytes) {
             Ok(header) if *spool.get_or_insert(header.spool) != header.spool => {
                 return Err(OpenError::OtherSpool { name: name.clone() });

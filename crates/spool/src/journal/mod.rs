@@ -5,6 +5,8 @@
 //!  - The journal keeps the places of batches, not their bytes. A batch stays in its segment until it is settled.
 //!  - An opening copies the batches that only the page cache may hold into a new segment, beside the whole table, and syncs
 //!    it, before anything else. Batches that a later frame names as durable stay where they are.
+//!  - Each opening takes a file. Beyond its limits it copies all of the oldest segment, too, so that a process that is started
+//!    again and again takes no more and more room.
 //!  - A file whose write or sync failed is never written again, and the batches that were synced before stay there. The
 //!    journal writes its table and the round into a new segment. If that fails too, the journal is latched and commits nothing more.
 //!  - A round that does not fit is refused before anything is written, and latches nothing.
@@ -35,6 +37,7 @@ use crate::core::table::Table;
 use crate::disk::{Disk, ReadFolder};
 
 pub use error::{CommitError, OpenError, ReadError};
+use files::ReadFailure;
 use held::HeldBatches;
 use round::Round;
 use segments::Segments;
@@ -106,7 +109,7 @@ impl<D: Disk> Journal<D> {
     /// [`OpenError`]. No file is then changed, apart from a new segment that may be incomplete.
     pub fn open(disk: D, settings: Settings) -> Result<(Self, Recovered), OpenError> {
         let files::FolderState { mut recovered, spool, old } =
-            files::read(&disk, settings.new_spool, settings.segment_bytes)?;
+            files::read(&disk, settings.new_spool, settings.segment_bytes, ReadFailure::Refuses)?;
         recovered.table.drop_replaced();
         let has_useless_spare = old.has_useless_spare;
         let mut journal = Self {
@@ -129,7 +132,9 @@ impl<D: Disk> Journal<D> {
         };
         recovered.batches.values().for_each(|batch| journal.held.insert(batch.clone()));
         let unproved = recovered.batches.values().filter(|batch| batch.frame > recovered.proved);
-        let rounds = journal.rounds(unproved)?;
+        let mut rounds = journal.rounds(unproved)?;
+        // A batch that can't be read stays where it is.
+        rounds.extend(journal.rounds(journal.copied_at_opening(recovered.proved).iter()).unwrap_or_default());
         journal.write_base(rounds).map_err(|source| OpenError::Io { name: ".".into(), source })?;
         if has_useless_spare {
             // A part of a file takes room. If it stays, the next file for a segment replaces it.

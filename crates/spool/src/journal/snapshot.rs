@@ -9,7 +9,7 @@
 
 use std::io;
 
-use super::files::{self, FolderState};
+use super::files::{self, FolderState, ReadFailure};
 use super::{OpenError, ReadError, read_body};
 use crate::core::encoding;
 use crate::core::entry::{JournalBatch, Ordinal, Partition};
@@ -53,7 +53,7 @@ pub struct Snapshot<R> {
     folder: R,
     spool: SpoolId,
     recovered: Recovered,
-    segments: usize,
+    segments: Vec<String>,
     file_bytes: u64,
     quarantined: Vec<String>,
 }
@@ -71,27 +71,27 @@ impl<R: ReadFolder> Snapshot<R> {
                 return Err(SnapshotError::NoSpool);
             }
             check_rights(&folder, &before)?;
-            let state = files::read(&folder, SpoolId([0; 16]), super::SEGMENT_BYTES);
+            let state = files::read(&folder, SpoolId([0; 16]), super::SEGMENT_BYTES, ReadFailure::IsNamed);
             if before != segments(&folder)? {
                 former = None;
                 continue;
             }
             let state = state?;
             if is_whole(&state) || former.is_some_and(|former| has_same_damage(&former, &state)) {
-                return Self::of(folder, state);
+                return Self::of(folder, before, state);
             }
             former = Some(state);
         }
         Err(SnapshotError::Unsteady)
     }
 
-    fn of(folder: R, state: FolderState) -> Result<Self, SnapshotError> {
+    fn of(folder: R, segments: Vec<String>, state: FolderState) -> Result<Self, SnapshotError> {
         let FolderState { mut recovered, spool, old } = state;
         recovered.table.drop_replaced();
         let quarantined = names(&folder)?.into_iter().filter(|name| files::is_quarantined(name)).collect();
         let used: u64 = old.segments.iter().map(|segment| segment.size).sum();
         let file_bytes = used + old.spare.unwrap_or_default();
-        Ok(Self { folder, spool, recovered, segments: old.segments.len(), file_bytes, quarantined })
+        Ok(Self { folder, spool, recovered, segments, file_bytes, quarantined })
     }
 
     /// Returns the folder.
@@ -149,7 +149,15 @@ impl<R: ReadFolder> Snapshot<R> {
 
     /// Returns the number of segments.
     pub fn segment_count(&self) -> usize {
-        self.segments
+        self.segments.len()
+    }
+
+    /// Returns whether no process has opened the spool since the snapshot was read. Each opening begins a segment.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the folder can't be read.
+    pub fn is_unopened(&self) -> Result<bool, OpenError> {
+        Ok(segments(&self.folder)? == self.segments)
     }
 
     /// Returns the bytes of the files of all segments, the one for the next segment included.
@@ -175,7 +183,7 @@ fn check_rights<R: ReadFolder>(folder: &R, names: &[String]) -> Result<(), OpenE
         if let Err(source) = folder.read_at(name, 0, 1)
             && source.kind() == io::ErrorKind::PermissionDenied
         {
-            return Err(OpenError::Io { name: name.clone(), source });
+            return Err(OpenError::Unreadable { name: name.clone(), source });
         }
     }
     Ok(())

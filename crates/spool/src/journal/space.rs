@@ -6,8 +6,9 @@
 //!  - Batches are copied forward where more than half of the bytes in use are settled.
 
 use super::Journal;
-use crate::core::frame::{self, BLOCK};
+use crate::core::frame::{self, BLOCK, FrameSequence};
 use crate::core::ids::SegmentNumber;
+use crate::core::recover::HeldBatch;
 use crate::disk::Disk;
 
 /// Most bytes of batches that a round copies to free the oldest segment, beside one batch.
@@ -71,10 +72,28 @@ impl<D: Disk> Journal<D> {
         }
     }
 
+    fn is_mostly_settled(&self) -> bool {
+        self.held.all_bytes().saturating_mul(2) < self.segments.used_bytes()
+    }
+
+    /// The proved batches that an opening copies, so that the files do not grow with it: those of the oldest segment.
+    pub(super) fn copied_at_opening(&self, proved: FrameSequence) -> Vec<HeldBatch> {
+        let bytes = self.segments.used_bytes() + self.segments.spare_bytes() + self.settings.segment_bytes;
+        let is_too_large = self.is_mostly_settled() || bytes > self.settings.max_bytes;
+        let Some(oldest) = self.held.oldest_segment().filter(|_| is_too_large) else { return Vec::new() };
+        // A file system that does not answer refuses the file itself. The opening must fit then without the copies.
+        let free = self.disk.free().unwrap_or(u64::MAX).saturating_sub(self.settings.keep_free);
+        let needed = self.settings.segment_bytes + 2 * self.held.bytes_of(oldest);
+        if self.segments.len() <= self.settings.segments_kept || needed > free {
+            return Vec::new();
+        }
+        let batches = self.held.some_of(oldest, u64::MAX).into_iter();
+        batches.filter(|batch| batch.frame <= proved).collect()
+    }
+
     /// The segment whose batches must be copied, so that it can be removed.
     pub(super) fn segment_to_copy(&self) -> Option<SegmentNumber> {
-        let is_mostly_settled = self.held.all_bytes().saturating_mul(2) < self.segments.used_bytes();
-        if self.segments.len() <= self.settings.segments_kept || !is_mostly_settled {
+        if self.segments.len() <= self.settings.segments_kept || !self.is_mostly_settled() {
             return None;
         }
         let oldest = self.held.oldest_segment()?;

@@ -4,7 +4,7 @@ use kafka_courier_spool::core::entry::{Entry, Partition};
 use kafka_courier_spool::core::frame::{BLOCK, Decoded, FramePlace, FrameSequence, decode};
 use kafka_courier_spool::core::segment::SegmentHeader;
 use kafka_courier_spool::disk::Disk;
-use kafka_courier_spool::journal::Journal;
+use kafka_courier_spool::journal::{Journal, OpenError};
 
 use crate::disk::ModelDisk;
 use crate::history::{History, Opened, damaged_frames};
@@ -31,7 +31,8 @@ impl World<'_> {
         self.open_damaged()
     }
 
-    /// Opens, so that everything is durable and proved, and opens again while a segment can't be read.
+    /// Opens, so that everything is durable and proved. A segment then can't be read, and no opening does without it: it is
+    /// readable again later, or moved away.
     pub(crate) fn break_segment(&mut self) -> Result<(), String> {
         if self.proved()?.is_none() {
             return Ok(());
@@ -47,10 +48,22 @@ impl World<'_> {
         let name = names[self.rng.index(names.len())].clone();
         self.trace(|| format!("break {name}"));
         self.disk.break_file(Some(&name));
-        let result = self.open_damaged();
+        let refused = Journal::open(self.disk.clone(), self.settings);
         self.disk.break_file(None);
-        self.saw("unreadable segment");
-        result
+        match refused {
+            Err(OpenError::Unreadable { name: named, .. }) if named == name => self.saw("unreadable segment"),
+            Err(error) => return Err(format!("{name} can't be read, and the opening fails with {error}")),
+            Ok(_) => return Err(format!("{name} can't be read, and is opened")),
+        }
+        if self.rng.percent(50) {
+            return Ok(());
+        }
+        let frames = self.frames(&name).into_iter().map(|(_, sequence)| sequence.0);
+        self.history.damaged.extend(frames);
+        let moved = self.disk.rename(&name, &name.replacen("journal-", "damaged-", 1));
+        moved.map_err(|error| error.to_string())?;
+        self.saw("segment moved away");
+        self.open_damaged()
     }
 
     /// Flips a bit of a frame that the last round names as durable, whatever became of the round behind it.

@@ -62,7 +62,7 @@ struct State {
     fuel: Option<u64>,
     /// Per cent of operations that change something and fail.
     failing: u64,
-    /// Per cent of reads of a part of a file that fail.
+    /// Per cent of reads that fail.
     failing_reads: u64,
     /// A file that can't be read.
     unreadable: Option<String>,
@@ -107,6 +107,15 @@ impl State {
         Err(self.rng.pick(&[io::ErrorKind::StorageFull, io::ErrorKind::Other]).into())
     }
 
+    fn fails_to_read(&mut self, name: &str) -> io::Result<()> {
+        let failing = self.failing_reads;
+        if self.unreadable.as_deref() == Some(name) || (failing > 0 && self.rng.percent(failing)) {
+            *self.failed.entry("read").or_default() += 1;
+            return Err(io::ErrorKind::Other.into());
+        }
+        Ok(())
+    }
+
     fn free(&self) -> u64 {
         let used: u64 = self.names.values().map(|inode| self.inodes[inode].visible.len() as u64).sum();
         self.budget.saturating_sub(used)
@@ -143,7 +152,7 @@ impl ModelDisk {
         self.0.borrow_mut().failing = percent;
     }
 
-    /// Reads of a part of a file fail in `percent` of all cases.
+    /// Reads fail in `percent` of all cases.
     pub(crate) fn fail_reads(&self, percent: u64) {
         self.0.borrow_mut().failing_reads = percent;
     }
@@ -252,21 +261,15 @@ impl Disk for ModelDisk {
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let state = &mut *self.0.borrow_mut();
         state.step()?;
+        state.fails_to_read(name)?;
         let inode = state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        if state.unreadable.as_deref() == Some(name) {
-            return Err(io::ErrorKind::Other.into());
-        }
         Ok(state.inodes[inode].visible.clone())
     }
 
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let state = &mut *self.0.borrow_mut();
         state.step()?;
-        let failing = state.failing_reads;
-        if state.unreadable.as_deref() == Some(name) || (failing > 0 && state.rng.percent(failing)) {
-            *state.failed.entry("read").or_default() += 1;
-            return Err(io::ErrorKind::Other.into());
-        }
+        state.fails_to_read(name)?;
         let inode = state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         let bytes = &state.inodes[inode].visible;
         let start = (offset as usize).min(bytes.len());

@@ -15,6 +15,8 @@ use kafka_courier_spool::core::recover::Recovered;
 use kafka_courier_spool::core::stamps::stamp_at;
 use kafka_courier_spool::core::table::{PartitionTable, Table};
 
+use crate::rounds::check_items;
+
 /// An opening: the state of the files, and the batches that the journal reads.
 pub(crate) struct Opened {
     pub(crate) recovered: Recovered,
@@ -200,6 +202,7 @@ impl History {
     /// Compares an opening without damage.
     pub(crate) fn compare(&self, opened: &Opened) -> Result<(), String> {
         let recovered = &opened.recovered;
+        check_items(&recovered.table)?;
         if damaged_frames(recovered).any(|frame| !self.damaged.contains(&frame)) {
             return Err(format!("damage where there is none: {:?}", recovered.damage));
         }
@@ -221,6 +224,7 @@ impl History {
     /// Compares an opening with damage: missing records are named, and all others are right.
     pub(crate) fn compare_damaged(&self, opened: &Opened) -> Result<(), String> {
         let recovered = &opened.recovered;
+        check_items(&recovered.table)?;
         let held = Self::held(opened)?;
         let lost = recovered.lost().flat_map(|(of, first, end)| (first.0..end.0).map(move |at| (of, Ordinal(at))));
         for key in lost {

@@ -1,10 +1,14 @@
 //! The entries of rounds.
+//!
+//! Rule: each partition has an input, and each record is an item of it. The items of a batch are in its round.
 
 use kafka_courier_batcher::Stamp;
 use kafka_courier_spool::core::entry::{
     BatchHead, Entry, JournalBatch, Ordinal, OutReason, Partition, Topic, TopicNumber,
 };
 use kafka_courier_spool::core::ids::Life;
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
+use kafka_courier_spool::core::ranges::OrdinalSet;
 use kafka_courier_spool::core::table::Table;
 
 use crate::history::notes;
@@ -30,6 +34,36 @@ pub(crate) fn round(rng: &mut Rng, table: &Table, life: Life, begun: &mut Begun,
         entries.iter().skip(before).for_each(|entry| table.apply(entry));
     }
     entries
+}
+
+/// The input of a partition.
+fn input_of(partition: Partition) -> InputNumber {
+    InputNumber(1 + partition.index as u32)
+}
+
+/// Adds the items of a batch. The items of two records are swapped, so that a batch can leave a gap.
+fn push_items(entries: &mut Vec<Entry>, head: &BatchHead) {
+    let input = input_of(head.partition);
+    let mut items = ItemSet::default();
+    (head.first.0..head.end().0).for_each(|ordinal| items.insert(Ordinal(ordinal ^ 1), ordinal));
+    entries.push(Entry::Input { input, name: format!("input-{}", input.0).into() });
+    entries.push(Entry::Items { input, items });
+}
+
+/// Compares the items of all inputs with the records that were accepted: each record's item is dealt with, and no other.
+pub(crate) fn check_items(table: &Table) -> Result<(), String> {
+    for (partition, state) in table.partitions.iter().filter(|(_, state)| state.end.0 > 0) {
+        let end = state.end.0;
+        let (even, odd) = (end - end % 2, end % 2);
+        let expected = OrdinalSet::from_ranges([(Ordinal(0), Ordinal(even)), (Ordinal(end), Ordinal(end + odd))]);
+        let check = (0..end).sum();
+        let input = table.inputs.iter().find(|(number, _)| *number == input_of(*partition));
+        let items = input.map(|(_, input)| &input.items);
+        if items != Some(&ItemSet { numbers: expected, check }) {
+            return Err(format!("{end} records of {partition:?}, and the items {items:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// The bytes of a round's entries.
@@ -76,6 +110,7 @@ fn entry(rng: &mut Rng, table: &Table, life: Life, begun: &mut Begun, entries: &
             let count = 1 + rng.range(0..most) as u32;
             let byte = 1 + rng.index(250) as u8;
             let head = BatchHead { partition, life, first: end, count, notes: notes(end).into() };
+            push_items(entries, &head);
             Some(Entry::Batch(JournalBatch { head, bytes: vec![byte; count as usize * 40].into() }))
         }
         // One partition is slow, so that its batches pin segments.

@@ -16,6 +16,7 @@ use crate::rounds::{self, Begun};
 /// Events that some schedule of two thousand must have.
 pub(crate) const MUST_OCCUR: &[&str] = &[
     "death in an opening",
+    "error in an opening",
     "death in a round",
     "loss of power",
     "round under way survived",
@@ -31,6 +32,7 @@ pub(crate) const MUST_OCCUR: &[&str] = &[
     "damage with a round under way",
     "damage and death in an opening",
     "unreadable segment",
+    "segment moved away",
     "damaged batch not read",
     "full",
     "full without room on the disk",
@@ -38,6 +40,7 @@ pub(crate) const MUST_OCCUR: &[&str] = &[
     "batches copied forward",
     "round larger than a segment",
     "hundred segments",
+    "many openings",
     "failed: create in part",
     "failed: read",
     "failed: rename",
@@ -141,9 +144,11 @@ impl World<'_> {
         self.settings.new_spool = SpoolId(self.rng.next().to_le_bytes().repeat(2).try_into().unwrap_or([0; 16]));
         let (journal, recovered) = match Journal::open(self.disk.clone(), self.settings) {
             Ok(opened) => opened,
-            Err(error @ (OpenError::Io { .. } | OpenError::Read(ReadError::Io { .. }))) => {
+            Err(
+                error @ (OpenError::Io { .. } | OpenError::Unreadable { .. } | OpenError::Read(ReadError::Io { .. })),
+            ) => {
                 self.trace(|| format!("not opened: {error}"));
-                self.saw("death in an opening");
+                self.saw(if self.disk.is_dead() { "death in an opening" } else { "error in an opening" });
                 if self.is_flipped {
                     self.saw("damage and death in an opening");
                 }
@@ -187,6 +192,7 @@ impl World<'_> {
         let failing = if self.rng.percent(25) { 1 + self.rng.range(0..12) } else { 0 };
         self.disk.fail(failing);
         self.disk.crash_after(dies.then_some(budget));
+        self.disk.fail_reads(if self.rng.percent(5) { 10 } else { 0 });
         let Some(mut journal) = self.open()? else { return Ok(()) };
         self.disk.fail_reads(if self.rng.percent(20) { 20 } else { 0 });
         let mut begun = Begun::default();
@@ -377,7 +383,26 @@ impl World<'_> {
             0..15 => self.damage(),
             15..30 => self.flip_under_way(),
             30..36 => self.break_segment(),
+            36..38 => self.open_often(),
             _ => Ok(()),
         }
+    }
+
+    /// Processes open the spool and store nothing. The files do not grow with their number.
+    fn open_often(&mut self) -> Result<(), String> {
+        let Some(first) = self.open()?.filter(|_| !self.is_limited) else { return Ok(()) };
+        let before = first.file_bytes();
+        drop(first);
+        for _ in 0..30 {
+            drop(self.open()?);
+        }
+        let Some(last) = self.open()? else { return Err("no opening without faults".to_owned()) };
+        let segment = self.settings.segment_bytes.max(65_536);
+        let most = before.max(2 * last.batch_bytes()) + (self.settings.segments_kept as u64 + 4) * segment;
+        if last.file_bytes() > most {
+            return Err(format!("{} bytes after many openings, {before} before", last.file_bytes()));
+        }
+        self.saw("many openings");
+        Ok(())
     }
 }

@@ -15,29 +15,79 @@ use std::io::{self, Read};
 use kafka_courier_event_model::AnyEvent;
 
 use super::item_error::ItemError;
+use super::known_items::KnownItems;
 use super::line_channel::{InputLine, LineReceiver, LineSender, line_channel};
 use super::position::{InputPlace, InputPosition};
 
+/// An opened input.
+pub(crate) struct Source {
+    pub(crate) input: Box<dyn Read + Send>,
+    /// The number of the line at which `input` begins, and the offset of its first byte. `None`: `input` is whole.
+    pub(crate) first: Option<(u64, u64)>,
+    /// The items that need no work, for an input with a durable position.
+    pub(crate) items: Option<KnownItems>,
+}
+
+impl Source {
+    /// Returns a whole input without a durable position.
+    pub(crate) fn of(input: Box<dyn Read + Send>) -> Self {
+        Self { input, first: None, items: None }
+    }
+}
+
+/// Takes the items of an input, in input order.
+pub(crate) trait ItemSink {
+    /// Takes an item. Returns whether the reader must continue.
+    fn text(&self, position: InputPosition, text: &[u8]) -> bool;
+    /// Takes an item that is not an event, with the part of its text that was read. Returns whether the reader must continue.
+    fn rejected(&self, position: InputPosition, text: &[u8], error: ItemError) -> bool;
+}
+
 /// Reads the input on a separate thread, and sends its lines.
-pub(crate) fn start(input: Box<dyn Read + Send>) -> io::Result<LineReceiver> {
+pub(crate) fn start(source: Source) -> io::Result<LineReceiver> {
+    let Source { input, first, items } = source;
     let (sender, lines) = line_channel();
     std::thread::Builder::new().name("courier-input".to_owned()).spawn(move || {
-        let sender = RefCell::new(sender);
-        let result = split::read_all(HandoverInput { input, sender: &sender }, &sender);
-        sender.into_inner().end(result);
+        let sink = HandoverSink { sender: RefCell::new(sender), items };
+        let input = HandoverInput { input, sender: &sink.sender };
+        let result = match first {
+            Some((number, start)) => split::read_from(input, number, start, &sink),
+            None => split::read_all(input, &sink),
+        };
+        sink.sender.into_inner().end(result);
     })?;
     Ok(lines)
 }
 
-/// Parses and sends an item. Returns whether the reader must continue.
-fn parse(sender: &RefCell<LineSender>, position: InputPosition, text: &[u8]) -> bool {
-    let event = AnyEvent::from_json(text).map_err(|error| ItemError::Parse { place: position.place, error });
-    sender.borrow_mut().add(InputLine { position, event }, text.len())
+/// Reads all items of an input on this thread.
+pub(crate) fn read_items(input: impl Read, sink: &impl ItemSink) -> io::Result<()> {
+    split::read_all(input, sink)
 }
 
-/// Sends an item that is not an event. Returns whether the reader must continue.
-fn reject(sender: &RefCell<LineSender>, position: InputPosition, error: ItemError) -> bool {
-    sender.borrow_mut().add(InputLine { position, event: Err(error) }, 0)
+/// Sends items to the publisher, apart from those that need no work.
+struct HandoverSink {
+    sender: RefCell<LineSender>,
+    items: Option<KnownItems>,
+}
+
+impl HandoverSink {
+    /// Returns the check of an item, or `None` if the item needs no work.
+    fn check(&self, position: InputPosition, text: &[u8]) -> Option<u64> {
+        self.items.as_ref().map_or(Some(0), |items| items.check(position.place, text))
+    }
+}
+
+impl ItemSink for HandoverSink {
+    fn text(&self, position: InputPosition, text: &[u8]) -> bool {
+        let Some(check) = self.check(position, text) else { return true };
+        let event = AnyEvent::from_json(text).map_err(|error| ItemError::Parse { place: position.place, error });
+        self.sender.borrow_mut().add(InputLine { position, check, event }, text.len())
+    }
+
+    fn rejected(&self, position: InputPosition, text: &[u8], error: ItemError) -> bool {
+        let Some(check) = self.check(position, text) else { return true };
+        self.sender.borrow_mut().add(InputLine { position, check, event: Err(error) }, 0)
+    }
 }
 
 /// An input that sends all complete lines to the publisher before each read.
@@ -76,6 +126,10 @@ mod tests {
         }
     }
 
+    fn start_whole(input: Box<dyn Read + Send>) -> io::Result<LineReceiver> {
+        start(Source::of(input))
+    }
+
     /// Returns all lines, each with the start and end of its position.
     fn all(mut lines: LineReceiver) -> Vec<(InputLine, (u64, u64))> {
         let mut seen = Vec::new();
@@ -97,8 +151,8 @@ mod tests {
         let summary = |lines: &[(InputLine, (u64, u64))]| -> Vec<_> {
             lines.iter().map(|(line, (_, end))| (line.position.place.to_string(), line.event.is_ok(), *end)).collect()
         };
-        let seen = all(start(Box::new(input.clone())).unwrap());
-        assert_eq!(summary(&all(start(Box::new(Slow(input))).unwrap())), summary(&seen), "byte by byte");
+        let seen = all(start_whole(Box::new(input.clone())).unwrap());
+        assert_eq!(summary(&all(start_whole(Box::new(Slow(input))).unwrap())), summary(&seen), "byte by byte");
         for (line, (start, end)) in &seen {
             let part = &text[usize::try_from(*start).unwrap()..usize::try_from(*end).unwrap()];
             let part = part.trim_ascii().trim_ascii_end();
@@ -163,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn stop_does_not_wait_for_input() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut lines = start(Box::new(reader)).unwrap();
+        let mut lines = start_whole(Box::new(reader)).unwrap();
         io::Write::write_all(&mut writer, b"{\"type\":\"a\"}\nx\n{\"type\":").unwrap();
         assert_eq!(taken(lines.next().await).unwrap().len(), 2);
         assert!(lines.rest().await.is_none());
@@ -171,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn stop_loses_no_parsed_line() {
-        let mut lines = start(Box::new(io::Cursor::new("{\"type\":\"a\"}\n".repeat(100_000)))).unwrap();
+        let mut lines = start_whole(Box::new(io::Cursor::new("{\"type\":\"a\"}\n".repeat(100_000)))).unwrap();
         let mut found = taken(lines.next().await).unwrap();
         while let Some(more) = taken(lines.rest().await) {
             found.extend(more);
@@ -191,7 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn end_is_received_before_stop() {
-        let mut lines = start(Box::new(io::Cursor::new("{\"type\":\"a\"}\n"))).unwrap();
+        let mut lines = start_whole(Box::new(io::Cursor::new("{\"type\":\"a\"}\n"))).unwrap();
         assert_eq!(taken(lines.next().await).unwrap().len(), 1);
         // The reader has reached the end and sends it.
         let end = lines.next().await;

@@ -5,11 +5,10 @@
 //! - Any other input is lines, so a log line before the events loses no event.
 //! - The result does not depend on the sizes of the reads.
 
-use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read};
 
 use super::array::ArrayElements;
-use super::{InputPlace, InputPosition, ItemError, LineSender, parse, reject};
+use super::{InputPlace, InputPosition, ItemError, ItemSink};
 
 /// Longest event that is read, in bytes. Kafka's limit is far lower.
 const MAX_EVENT: usize = 64 << 20;
@@ -53,7 +52,7 @@ impl<R: BufRead> BufRead for CountingReader<R> {
 }
 
 /// Reads all items of the input. Ends early, with or without an error, if the publisher stops the reader.
-pub(super) fn read_all(input: impl Read, sender: &RefCell<LineSender>) -> io::Result<()> {
+pub(super) fn read_all(input: impl Read, sink: &impl ItemSink) -> io::Result<()> {
     let mut input = CountingReader::new(BufReader::with_capacity(BUFFER, input));
     skip_mark(&mut input)?;
     let mut number = 1 + skip_space(&mut input)?;
@@ -64,17 +63,24 @@ pub(super) fn read_all(input: impl Read, sender: &RefCell<LineSender>) -> io::Re
         let end = input.offset();
         let lines = skip_space(&mut input)?;
         if matches!(next(&mut input)?, Some(b'{' | b']') | None) {
-            return read_array(input, sender);
+            return read_array(input, sink);
         }
         if lines == 0 {
             begun.push(b'[');
-        } else if !parse(sender, InputPosition { place: InputPlace::Line(number), start, end }, b"[") {
+        } else if !sink.text(InputPosition { place: InputPlace::Line(number), start, end }, b"[") {
             return Ok(());
         }
         number += lines;
     }
     let start = if begun.is_empty() { input.offset() } else { start };
-    read_lines(input, FirstLine { number, text: begun, start }, sender)
+    read_lines(input, FirstLine { number, text: begun, start }, sink)
+}
+
+/// Reads the lines of an input that begins at the line `number`, whose first byte has the offset `start`.
+pub(super) fn read_from(input: impl Read, number: u64, start: u64, sink: &impl ItemSink) -> io::Result<()> {
+    let mut input = CountingReader::new(BufReader::with_capacity(BUFFER, input));
+    input.consumed = start;
+    read_lines(input, FirstLine { number, text: Vec::new(), start }, sink)
 }
 
 /// The part of the first line that was read.
@@ -110,11 +116,7 @@ fn skip_space(input: &mut impl BufRead) -> io::Result<u64> {
 }
 
 /// Reads lines. `begun` is the part of the first line that was read.
-fn read_lines<R: BufRead>(
-    mut input: CountingReader<R>,
-    begun: FirstLine,
-    sender: &RefCell<LineSender>,
-) -> io::Result<()> {
+fn read_lines<R: BufRead>(mut input: CountingReader<R>, begun: FirstLine, sink: &impl ItemSink) -> io::Result<()> {
     let FirstLine { number: first, text: mut line, mut start } = begun;
     for number in first.. {
         let read = (&mut input).take(MAX_EVENT as u64 + 1).read_until(b'\n', &mut line)?;
@@ -128,9 +130,9 @@ fn read_lines<R: BufRead>(
         let position = InputPosition { place: InputPlace::Line(number), start, end: input.offset() };
         let text = line.trim_ascii();
         let wanted = if is_too_long {
-            reject(sender, position, ItemError::LineTooLong { max: MAX_EVENT })
+            sink.rejected(position, text, ItemError::LineTooLong { max: MAX_EVENT })
         } else {
-            text.is_empty() || parse(sender, position, text)
+            text.is_empty() || sink.text(position, text)
         };
         if !wanted {
             return Ok(());
@@ -156,7 +158,7 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
 }
 
 /// Reads the elements of an array after its `[`.
-fn read_array<R: BufRead>(input: CountingReader<R>, sender: &RefCell<LineSender>) -> io::Result<()> {
+fn read_array<R: BufRead>(input: CountingReader<R>, sink: &impl ItemSink) -> io::Result<()> {
     let mut elements = ArrayElements::new(input, MAX_EVENT);
     for number in 1.. {
         let start = elements.input().offset();
@@ -166,8 +168,8 @@ fn read_array<R: BufRead>(input: CountingReader<R>, sender: &RefCell<LineSender>
         };
         let position = InputPosition { place: InputPlace::Element(number), start, end: elements.input().offset() };
         let wanted = match element {
-            Ok(()) => parse(sender, position, elements.text()),
-            Err(error) => reject(sender, position, ItemError::Array(error)),
+            Ok(()) => sink.text(position, elements.text()),
+            Err(error) => sink.rejected(position, elements.text(), ItemError::Array(error)),
         };
         if !wanted {
             return Ok(());

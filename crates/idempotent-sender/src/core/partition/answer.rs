@@ -40,9 +40,18 @@ fn rejected_records(records: &RecordSet, answer: &PartAnswer) -> Vec<RejectedRec
     rejected
 }
 
+/// Returns the reason for the whole batch of a rejection. Each record has its own message.
+fn rejection(answer: &PartAnswer) -> Reason {
+    let message = answer.record_errors.iter().find_map(|error| error.1.clone()).or_else(|| answer.message.clone());
+    Reason::Broker { code: ErrorCode(answer.code), message }
+}
+
 /// Returns whether a rejection is about the content of records. Any other one ends once a right, a setting or a clock is
-/// corrected, and a stored batch waits for this.
+/// corrected, and a stored batch waits for this. A refused timestamp is such a one, whatever records the answer names.
 fn concerns_records(answer: &PartAnswer, records: u32) -> bool {
+    if answer.code == ErrorCode::INVALID_TIMESTAMP.0 {
+        return false;
+    }
     let names_some = !answer.record_errors.is_empty() && answer.record_errors.len() < records as usize;
     answer.code == ErrorCode::INVALID_RECORD.0 || names_some
 }
@@ -98,7 +107,8 @@ impl<T: Clone> PartitionSender<T> {
             let Some(ended) = flight.end_attempt(request) else { continue };
             current |= ended.current;
             accepted = flight.stamp().map(|stamp| (stamp, flight.aged));
-            let time = ended.log_append_time(answer.log_append_time);
+            let is_former = |time: &i64| flight.former_newest.contains(time);
+            let time = ended.log_append_time(answer.log_append_time).filter(|time| !is_former(time));
             flight.prove(Proof::At(offset_after(answer, ended.records_before), time));
         }
         let corrected = self.correct_attempt(request, answer, cx);
@@ -228,7 +238,10 @@ impl<T: Clone> PartitionSender<T> {
                 self.window.push_front(second);
                 self.window.push_front(first);
             }
-            Some(Ok(None)) => self.lookup_or_fail(HeadDoubt::Refused, cx),
+            Some(Ok(None)) => {
+                self.window.iter_mut().take(1).for_each(|head| head.is_rejected = true);
+                self.lookup_or_fail(HeadDoubt::Refused, cx);
+            }
             Some(Err(error)) => self.fail_corrupt(&error.to_string(), cx),
             None => {}
         }
@@ -265,10 +278,17 @@ impl<T: Clone> PartitionSender<T> {
 
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.front_mut() else { return };
+        let is_of_time = answer.code == ErrorCode::INVALID_TIMESTAMP.0 && cx.config.renews_timestamps;
+        if is_of_time && head.is_renewable_after_refusal(cx.wall_clock) {
+            return self.back_off(cx);
+        }
         if head.stored.is_some() && !concerns_records(answer, head.batch.record_count()) {
+            let (partition, reason) = (self.id, rejection(answer));
+            cx.out.actions.push_back(Action::Waits { partition, reason });
             return self.back_off(cx);
         }
         if head.may_be_written() {
+            head.is_rejected = true;
             return self.lookup_or_fail(HeadDoubt::Refused, cx);
         }
         let count = head.batch.record_count();
@@ -295,10 +315,7 @@ impl<T: Clone> PartitionSender<T> {
     fn fail_rejected(&mut self, [rejected, mut rest]: [Flight<T>; 2], answer: &PartAnswer, cx: &mut Context<'_, T>) {
         cx.out.counters.singled_out += 1;
         self.window.pop_front();
-        // The message for the whole batch. Each record has its own message.
-        let message = answer.record_errors.iter().find_map(|e| e.1.clone()).or_else(|| answer.message.clone());
-        let reason = Reason::Broker { code: ErrorCode(answer.code), message };
-        self.settle_failed(rejected, Some(reason), false, cx);
+        self.settle_failed(rejected, Some(rejection(answer)), false, cx);
         (rest.history.reason, rest.history.rejected) = (None, None);
         if self.is_switching() {
             return self.window.push_front(rest); // the answers to the other batches will follow

@@ -27,6 +27,9 @@ fn unconfirmed() -> Reason {
 impl<T: Clone> PartitionSender<T> {
     /// Fails the head, or settles it as delivered if it is proved.
     pub(super) fn fail_head(&mut self, timed_out: bool, cx: &mut Context<'_, T>) {
+        if self.settle_doubt(cx) {
+            return;
+        }
         let Some(head) = self.window.pop_front() else { return };
         self.retry.forget_lookup();
         self.retry.end_backoff();

@@ -66,7 +66,7 @@ impl<T: Clone> PartitionSender<T> {
             StateLookupAnswer::Producer { epoch, last_sequence, age } => {
                 self.on_state(lookup, epoch, last_sequence, age, cx);
             }
-            StateLookupAnswer::NotKnown | StateLookupAnswer::Unreadable => self.fail_head(false, cx),
+            StateLookupAnswer::NotKnown { .. } | StateLookupAnswer::Unreadable { .. } => self.fail_head(false, cx),
         }
         self.close_gap(cx);
     }

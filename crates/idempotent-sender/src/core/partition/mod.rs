@@ -62,6 +62,7 @@
 
 mod answer;
 mod consistency;
+mod doubt;
 mod failing;
 mod leader;
 mod lookup;
@@ -158,6 +159,13 @@ impl<T: Clone> PartitionSender<T> {
             batch: Arc::new(submission.batch),
             published_at: submission.published_at,
             aged: submission.aged,
+            times_at: submission.published_at,
+            former_newest: Vec::new(),
+            has_own_times: submission.aged && inherited.is_none(),
+            keeps_times: false,
+            is_time_refused: false,
+            is_rejected: false,
+            may_be_doubled: false,
             stored: submission.stored,
             is_inherited: inherited.is_some(),
             needs_lookup: inherited.is_some(),

@@ -8,7 +8,10 @@
 //!    one of this process's producer id.
 //!  - A leader that appended nothing of a producer id knows nothing of it. A leader that knows nothing of an id of which a
 //!    batch was acknowledged, or whose records are old, has forgotten it: the log decides, and what it does not show is not
-//!    written.
+//!    written. The same holds if records are deleted that the batch may be among: a leader that starts with an empty log
+//!    forgets all ids. Without the right to read, such a batch is unknown.
+//!  - A record is old by the wall clock or by the time that this process has run, whichever says so. An inherited record with a
+//!    time in the future is old too.
 //!  - Boundaries of batches are free, and sequence numbers are not: a batch of which the leader has a part is split there.
 //!  - Without the right to read states, a refused repeat of a batch of an earlier process counts as appended once the leader
 //!    accepts a later batch under the same producer id.
@@ -32,12 +35,23 @@ use super::stamps::EpochMove;
 const IN_FLIGHT_MAX: u32 = 5;
 
 impl<T: Clone> PartitionSender<T> {
-    /// Notes which stored batches have become old. They wait for any time, and their records' times stay.
+    /// Notes which stored batches have become old. The first batch of the queue was never sent under its next stamp, and is
+    /// young once its timestamps are renewed.
     pub(super) fn refresh_ages(&mut self, cx: &Context<'_, T>) {
+        let memory = cx.config.id_memory;
         let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
         for flight in sent.chain(self.queue.front_mut()) {
-            flight.aged |= cx.now.saturating_duration_since(flight.published_at) >= cx.config.id_memory;
+            flight.refresh_age(cx.now, cx.wall_clock, memory);
         }
+        if let Some(next) = self.queue.front_mut().filter(|_| cx.config.renews_timestamps) {
+            next.renew_timestamps(cx.now, cx.wall_clock);
+        }
+    }
+
+    /// Notes that the wall clock and the time that this process has run disagree: the machine was suspended, or its clock was
+    /// set. The leader may have forgotten the producer id.
+    pub(crate) fn on_clock_jump(&mut self) {
+        self.leader.forget_acceptance();
     }
 
     /// Notes the gap behind an inherited batch that fails as unknown. The dead process may have had the batches behind it in
@@ -118,14 +132,18 @@ impl<T: Clone> PartitionSender<T> {
                     _ => self.restamp_behind_gap(cx),
                 }
             }
-            StateLookupAnswer::NotKnown if head.is_unacknowledged() && !self.may_be_forgotten() => match lookup.doubt {
-                // The leader knows nothing, and refuses to begin with this sequence number (KAFKA-15591). It refuses no 0.
-                doubt if doubt.is_of_stamp() && stamp.base_sequence != 0 => self.restamp_behind_gap(cx),
-                _ => self.send_absent(lookup, cx),
-            },
+            StateLookupAnswer::NotKnown { log_start }
+                if head.is_unacknowledged(log_start) && !self.may_be_forgotten() =>
+            {
+                match lookup.doubt {
+                    // The leader knows nothing, and refuses to begin with this sequence number (KAFKA-15591). It refuses no 0.
+                    doubt if doubt.is_of_stamp() && stamp.base_sequence != 0 => self.restamp_behind_gap(cx),
+                    _ => self.send_absent(lookup, cx),
+                }
+            }
             StateLookupAnswer::Producer { .. } => self.search_run(lookup, RunState::Fenced, cx),
-            StateLookupAnswer::NotKnown => self.search_run(lookup, RunState::Forgotten, cx),
-            StateLookupAnswer::Unreadable => self.on_unreadable_state(lookup, stamp, cx),
+            StateLookupAnswer::NotKnown { .. } => self.search_run(lookup, RunState::Forgotten, cx),
+            StateLookupAnswer::Unreadable { log_start } => self.on_unreadable_state(lookup, stamp, log_start, cx),
             StateLookupAnswer::Unavailable => {}
         }
     }
@@ -233,7 +251,7 @@ impl<T: Clone> PartitionSender<T> {
 
     fn search(&mut self, lookup: PendingLookup, state: CoveringState, cx: &mut Context<'_, T>) {
         let Some((head, stamp)) = self.window.front().and_then(|head| Some((head, head.stamp()?))) else { return };
-        let since = head.batch.first_timestamp().saturating_sub(CLOCK_SKEW_MS).max(0);
+        let since = head.earliest_timestamp().saturating_sub(CLOCK_SKEW_MS).max(0);
         let wanted = LogSearchTarget {
             producer_id: stamp.producer_id,
             epoch: stamp.epoch,
@@ -330,11 +348,18 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Decides about the head if the leader's state can't be read.
-    fn on_unreadable_state(&mut self, lookup: PendingLookup, stamp: Stamp, cx: &mut Context<'_, T>) {
+    fn on_unreadable_state(
+        &mut self,
+        lookup: PendingLookup,
+        stamp: Stamp,
+        log_start: Option<i64>,
+        cx: &mut Context<'_, T>,
+    ) {
         let Some(head) = self.window.front() else { return };
+        let is_whole = log_start.is_some_and(|log_start| head.is_behind(log_start));
         // A leader that remembers the id recognizes a repeat, or refuses it.
         match lookup.doubt {
-            HeadDoubt::Inherited if !self.may_be_forgotten() => self.end_doubts(),
+            HeadDoubt::Inherited if is_whole && !self.may_be_forgotten() => self.end_doubts(),
             HeadDoubt::OutOfSequence
                 if head.is_inherited && !head.repeated && !self.may_be_forgotten() && !self.inherited_gap.is_open =>
             {
@@ -347,10 +372,16 @@ impl<T: Clone> PartitionSender<T> {
 }
 
 impl<T: Clone> Flight<T> {
-    /// Returns whether no batch of the inherited producer id and epoch was acknowledged.
-    fn is_unacknowledged(&self) -> bool {
+    /// Returns whether no batch of the inherited producer id and epoch was acknowledged, and none of them can be among the
+    /// records that the log no longer has.
+    fn is_unacknowledged(&self, log_start: i64) -> bool {
         let inherited = self.stored.as_deref().and_then(|place| place.inherited).filter(|_| self.is_inherited);
-        inherited.is_some_and(|inherited| !inherited.is_acknowledged)
+        self.is_behind(log_start) && inherited.is_some_and(|inherited| !inherited.is_acknowledged)
+    }
+
+    /// Returns whether the batch can't be among the records that the log no longer has.
+    fn is_behind(&self, log_start: i64) -> bool {
+        log_start <= self.search_from.unwrap_or(0)
     }
 
     /// Returns whether the batch begins at or before a sequence number.

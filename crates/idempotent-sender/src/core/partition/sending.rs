@@ -4,6 +4,7 @@
 //!  - Nothing is sent during a backoff, a lookup, a switch to a recreated topic, or after the leader denied the topic id.
 //!  - A batch that must be sent again leaves before any new batch is stamped.
 //!  - A batch is stamped when it first leaves.
+//!  - A stored batch that has waited for long gets new timestamps when it leaves (`Config::renews_timestamps`).
 
 use super::super::effects::Context;
 use super::super::flight::Flight;
@@ -11,6 +12,7 @@ use super::super::ids::{MoveId, RequestId};
 use super::super::types::{Action, StampMove};
 use super::OutgoingBatch;
 use super::PartitionSender;
+use super::stamps::RunScope;
 
 impl<T: Clone> PartitionSender<T> {
     /// Returns the next batch that may be sent now, recorded as sent in `request`.
@@ -49,6 +51,9 @@ impl<T: Clone> PartitionSender<T> {
                     if flight.history.tries > 0 {
                         cx.out.counters.batch_retries += 1;
                         cx.out.counters.record_retries += u64::from(flight.records.len());
+                    }
+                    if cx.config.renews_timestamps {
+                        flight.renew_timestamps(cx.now, cx.wall_clock);
                     }
                     flight.mark_sent(request, cx.now);
                     let outgoing = OutgoingBatch { batch: flight.batch.clone(), solo };
@@ -130,12 +135,13 @@ impl<T: Clone> PartitionSender<T> {
         if self.window.iter().chain(&self.unconfirmed).any(|flight| flight.is_inherited) {
             return false;
         }
-        if self.stamps.is_durable(place.life) {
+        let scope = RunScope::of(&place);
+        if self.stamps.is_durable(scope) {
             return true;
         }
-        if !self.stamps.is_move_requested(place.life) {
+        if !self.stamps.is_move_requested(scope) {
             let id = cx.out.new_move_id();
-            let stamp = self.stamps.request_move(id, place.life);
+            let stamp = self.stamps.request_move(id, scope);
             let partition = self.id;
             cx.out.actions.extend(stamp.map(|stamp| Action::Persist(StampMove { partition, id, from, stamp })));
         }

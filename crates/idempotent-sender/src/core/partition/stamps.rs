@@ -14,6 +14,7 @@ use kafka_courier_batcher::{Sequence, Stamp};
 use super::super::config::Config;
 use super::super::effects::Counters;
 use super::super::ids::MoveId;
+use super::super::types::StoredBatch;
 
 /// The first epoch at which a partition changes to another producer id as soon as this is safe.
 const RETIRING_EPOCH: i16 = i16::MAX - 1000;
@@ -37,6 +38,8 @@ pub(super) enum EpochMove {
     AcknowledgedLost,
     /// The leader repeatedly answered with a higher epoch: another process uses the id, or fenced it.
     Fenced,
+    /// Batches in doubt are sent again.
+    InDoubt,
     /// The topic was recreated.
     TopicRecreated,
     /// All batches failed.
@@ -52,6 +55,7 @@ impl EpochMove {
             Self::GapBlocked => "gap_blocked",
             Self::AcknowledgedLost => "acknowledged_lost",
             Self::Fenced => "fenced",
+            Self::InDoubt => "in_doubt",
             Self::TopicRecreated => "topic_recreated",
             Self::AllFailed => "all_failed",
         }
@@ -72,12 +76,26 @@ struct NextStamp {
     durability: StampDurability,
 }
 
-/// Whether the stamps from the next one on are durable, for records of one life of the log that holds them.
+/// The records of a durable log that can share a run of stamps: those of one life, under one number of their topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RunScope {
+    topic: u32,
+    life: u64,
+}
+
+impl RunScope {
+    /// Returns the scope of a batch.
+    pub(super) fn of(place: &StoredBatch) -> Self {
+        Self { topic: place.topic, life: place.life }
+    }
+}
+
+/// Whether the stamps from the next one on are durable, for records of one scope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum StampDurability {
     None,
-    Requested(MoveId, u64),
-    Durable(u64),
+    Requested(MoveId, RunScope),
+    Durable(RunScope),
 }
 
 /// The source of stamps.
@@ -157,21 +175,21 @@ impl PartitionStamps {
         Some((stamp, next.sequence.number() < base_sequence))
     }
 
-    /// Returns whether the next stamp is durable for records of this life of the log.
-    pub(super) fn is_durable(&self, life: u64) -> bool {
-        self.next().is_some_and(|next| next.durability == StampDurability::Durable(life))
+    /// Returns whether the next stamp is durable for records of this scope.
+    pub(super) fn is_durable(&self, scope: RunScope) -> bool {
+        self.next().is_some_and(|next| next.durability == StampDurability::Durable(scope))
     }
 
-    /// Returns whether durable stamps for records of this life were requested.
-    pub(super) fn is_move_requested(&self, life: u64) -> bool {
+    /// Returns whether durable stamps for records of this scope were requested.
+    pub(super) fn is_move_requested(&self, scope: RunScope) -> bool {
         let requested = self.next().map(|next| next.durability);
-        matches!(requested, Some(StampDurability::Requested(_, for_life)) if for_life == life)
+        matches!(requested, Some(StampDurability::Requested(_, of)) if of == scope)
     }
 
-    /// Notes that the next stamp is being made durable, for records of this life. Returns the stamp.
-    pub(super) fn request_move(&mut self, id: MoveId, life: u64) -> Option<Stamp> {
+    /// Notes that the next stamp is being made durable, for records of this scope. Returns the stamp.
+    pub(super) fn request_move(&mut self, id: MoveId, scope: RunScope) -> Option<Stamp> {
         let next = self.next_mut()?;
-        next.durability = StampDurability::Requested(id, life);
+        next.durability = StampDurability::Requested(id, scope);
         let NextStamp { producer_id, epoch, sequence, .. } = *next;
         Some(Stamp { producer_id, epoch, base_sequence: sequence.number() })
     }
@@ -179,10 +197,10 @@ impl PartitionStamps {
     /// Notes that requested stamps are durable.
     pub(super) fn persisted(&mut self, id: MoveId) {
         if let Some(next) = self.next_mut()
-            && let StampDurability::Requested(requested, life) = next.durability
+            && let StampDurability::Requested(requested, scope) = next.durability
             && requested == id
         {
-            next.durability = StampDurability::Durable(life);
+            next.durability = StampDurability::Durable(scope);
         }
     }
 

@@ -15,8 +15,16 @@ use crate::core::ids::RequestId;
 use crate::core::lookup::StateLookupAnswer;
 use crate::core::types::StoredBatch;
 
+mod doubt;
 mod lookup;
 mod resume;
+mod timestamps;
+
+/// A leader that does not know the producer id, and whose log has all of its records.
+const NOT_KNOWN: StateLookupAnswer = StateLookupAnswer::NotKnown { log_start: 0 };
+
+/// A leader whose state is unreadable, and whose log has all of its records.
+const UNREADABLE: StateLookupAnswer = StateLookupAnswer::Unreadable { log_start: Some(0) };
 
 /// A partition, and its inputs and effects.
 struct PartitionBench {
@@ -31,6 +39,7 @@ struct PartitionBench {
     aged: bool,
     /// Whether a batch before inherited ones failed as unknown.
     follows_unknown: bool,
+    wall_clock: Option<i64>,
 }
 
 impl PartitionBench {
@@ -38,12 +47,24 @@ impl PartitionBench {
         let mut partition = PartitionSender::new(PartitionId { topic: TopicId(0), index: 0 });
         partition.adopt_leader(Some(BrokerId(1)), Some(5));
         let (jitter, out, now) = (JitterRng::new(1), Effects::new(), Instant::now());
-        Self { partition, config, jitter, out, now, requests: 0, submitted: 0, aged: false, follows_unknown: false }
+        Self {
+            partition,
+            config,
+            jitter,
+            out,
+            now,
+            requests: 0,
+            submitted: 0,
+            aged: false,
+            follows_unknown: false,
+            wall_clock: None,
+        }
     }
 
     fn decide<R>(&mut self, decide: impl FnOnce(&mut PartitionSender<u32>, &mut Context<'_, u32>) -> R) -> R {
-        let Self { partition, config, jitter, out, now, .. } = self;
-        decide(partition, &mut Context { now: *now, config, jitter, out, producer_id: Some(7) })
+        let Self { partition, config, jitter, out, now, wall_clock, .. } = self;
+        let (now, wall_clock) = (*now, *wall_clock);
+        decide(partition, &mut Context { now, wall_clock, config, jitter, out, producer_id: Some(7) })
     }
 
     fn submit(&mut self, ordinal: u64, records: usize) {
@@ -292,7 +313,7 @@ fn late_lookup_answer_is_ignored() {
         lookups.push(bench.partition.retry.pending_lookup().unwrap());
     }
     bench.verdicts();
-    bench.decide(|partition, cx| partition.on_state_lookup(lookups[0], StateLookupAnswer::NotKnown, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(lookups[0], NOT_KNOWN, cx));
     assert_eq!(bench.verdicts(), [], "the state of the former leader says nothing about this one");
     assert_eq!(bench.partition.retry.pending_lookup(), Some(lookups[1]));
     let found = StateLookupAnswer::Producer { epoch: 0, last_sequence: 1, age: Duration::ZERO };
@@ -310,7 +331,7 @@ fn certain_refusal_repeats_the_batch() {
     bench.fail(again, ErrorCode::INVALID_RECORD, -1);
     let look = bench.partition.retry.pending_lookup().unwrap();
     bench.fail(first, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1);
-    bench.decide(|partition, cx| partition.on_state_lookup(look, StateLookupAnswer::NotKnown, cx));
+    bench.decide(|partition, cx| partition.on_state_lookup(look, NOT_KNOWN, cx));
     assert_eq!(bench.verdicts(), [], "the leader names the rejected records again, and only they fail");
     bench.now += Duration::from_secs(1);
     assert_eq!(bench.send().unwrap().1, first.1);

@@ -44,7 +44,16 @@ pub struct Sender<T> {
     timers: Timers,
     outage_reports: Vec<OutageReport>,
     accepted: u64,
+    /// Whether some batch was stored.
+    has_stored: bool,
+    /// The wall clock in milliseconds since the Unix epoch, as the driver read it last.
+    wall_clock: Option<i64>,
+    /// When that was.
+    wall_clock_at: Option<Instant>,
 }
+
+/// The difference between the clocks from which on the time of the last acceptance counts no longer, in milliseconds.
+const CLOCK_JUMP_MS: u64 = 10_000;
 
 impl<T: Clone> Sender<T> {
     /// Creates a sender without topics and batches.
@@ -67,6 +76,9 @@ impl<T: Clone> Sender<T> {
             timers: Timers::default(),
             outage_reports: Vec::new(),
             accepted: 0,
+            has_stored: false,
+            wall_clock: None,
+            wall_clock_at: None,
         })
     }
 
@@ -98,9 +110,29 @@ impl<T: Clone> Sender<T> {
         let uid = self.out.new_uid();
         let Some(lane) = self.topics.lane_mut(id) else { return Err(submission) };
         self.accepted += u64::from(submission.batch.record_count());
+        self.has_stored |= submission.stored.is_some();
         lane.partition.enqueue(submission, uid);
         self.with_lane(id, now, |lane, cx| lane.partition.fail_if_removed(cx));
         Ok(())
+    }
+
+    /// Returns whether the sender needs the wall clock: some batch was stored, and stored batches wait for any time.
+    pub fn needs_wall_clock(&self) -> bool {
+        self.has_stored
+    }
+
+    /// Notes the wall clock, in milliseconds since the Unix epoch. `now` stops while the machine is suspended, and leaders
+    /// forget producer ids meanwhile.
+    pub fn set_wall_clock(&mut self, now: Instant, wall_clock: i64) {
+        let before = self.wall_clock.replace(wall_clock).zip(self.wall_clock_at.replace(now));
+        let Some((wall_clock_before, at)) = before else { return };
+        let passed = i64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(i64::MAX);
+        let jump = wall_clock.saturating_sub(wall_clock_before).saturating_sub(passed);
+        if jump.unsigned_abs() >= CLOCK_JUMP_MS {
+            for id in self.topics.partitions() {
+                self.with_lane(id, now, |lane, _| lane.partition.on_clock_jump());
+            }
+        }
     }
 
     /// Handles the news that requested stamps are durable.
@@ -195,7 +227,8 @@ impl<T: Clone> Sender<T> {
     ) -> Option<R> {
         let producer_id = self.producer_ids.assigned();
         let lane = self.topics.lane_mut(id)?;
-        let mut cx = Context { now, config: &self.config, jitter: &mut self.jitter, out: &mut self.out, producer_id };
+        let (config, jitter, out) = (&self.config, &mut self.jitter, &mut self.out);
+        let mut cx = Context { now, wall_clock: self.wall_clock, config, jitter, out, producer_id };
         let (was_switching, had_leader) = (lane.partition.is_switching(), lane.partition.leader().is_some());
         let result = decide(lane, &mut cx);
         let mut must_announce = false;

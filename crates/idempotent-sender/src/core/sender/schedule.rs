@@ -171,7 +171,8 @@ impl<T: Clone> Sender<T> {
             return NextPart::Full;
         }
         lane.set_queued(false);
-        let mut cx = Context { now, config: &self.config, jitter: &mut self.jitter, out: &mut self.out, producer_id };
+        let (config, jitter, out) = (&self.config, &mut self.jitter, &mut self.out);
+        let mut cx = Context { now, wall_clock: self.wall_clock, config, jitter, out, producer_id };
         let Some(outgoing) = lane.partition.next_outgoing(request, &mut cx) else {
             if lane.is_answered() {
                 lane.unbind();

@@ -32,6 +32,9 @@ fn ready_world(config: Config, rules: Rules) -> World {
         heal_at: 1 << 40,
         close_at: None,
         lives: Vec::new(),
+        suspensions: Vec::new(),
+        starts_with_wrong_clock: false,
+        renumbers: false,
     };
     let mut world = World::new(plan, std::env::var_os("SIM_TRACE").is_some()).unwrap();
     world.run_for(SECOND).unwrap();

@@ -1,13 +1,18 @@
 //! The rounds of a [`Stage`]: their entries, and the decisions that follow their end.
 //!
 //! Rules:
-//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, dead letters, marks, moves.
-//!  - A refused round is repeated: its facts first, its batches as soon as they have room.
+//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, items, dead letters, marks, moves.
+//!  - A refused round is repeated: its facts first and alone, then its batches as soon as they have room, with their items.
+//!    The facts may be what had no room, and they may free it.
+//!  - A round names the items of an input in one entry, so that a reader has all of them or none.
+
+use std::collections::BTreeMap;
 
 use kafka_courier_idempotent_sender::core::StampMove;
 use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Topic};
+use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use super::super::command::{Effect, StoredPlace};
+use super::super::command::{BatchItems, Effect, StoredPlace};
 use super::super::fault::SpoolFault;
 use super::super::lane::{DurableBatch, Lane};
 use super::super::log::PartitionLog;
@@ -15,8 +20,10 @@ use super::{AcceptedBatch, Stage};
 
 /// More bytes than an entry of the journal has beside its batch, notes and entry of its partition.
 const BATCH_OVERHEAD: u64 = 256;
+/// Bytes of a range of items.
+const RANGE_BYTES: u64 = 16;
 
-impl<T: Clone> Stage<T> {
+impl<T: Clone + BatchItems> Stage<T> {
     /// Returns whether a round should start now.
     pub(crate) fn is_round_due(&self) -> bool {
         let is_move_due = || self.changed.iter().any(|of| self.logs.get(of).is_some_and(PartitionLog::is_move_due));
@@ -27,10 +34,12 @@ impl<T: Clone> Stage<T> {
     /// Returns whether the journal lacks something, for which no caller waits.
     pub(crate) fn has_changes(&self) -> bool {
         let is_new = self.is_cluster_changed || self.topics.values().any(|topic| topic.is_changed);
-        self.write_fault.is_none() && (is_new || !self.changed.is_empty() || !self.facts.is_empty())
+        let has_inputs = !self.inputs.is_empty() || !self.skipped.is_empty();
+        self.write_fault.is_none() && (is_new || has_inputs || !self.changed.is_empty() || !self.facts.is_empty())
     }
 
-    /// Returns the entries of the next round: one batch or more, while they have `bytes` bytes, and `room` bytes at most.
+    /// Returns the entries of the next round: one batch or more, while they have `bytes` bytes, and `room` bytes at most. The
+    /// round after a refused one has the facts alone.
     /// [`committed`](Self::committed), [`refused`](Self::refused) or [`failed`](Self::failed) must follow.
     pub(crate) fn round(&mut self, bytes: u64, room: u64) -> Vec<Entry> {
         if self.write_fault.is_some() {
@@ -47,10 +56,17 @@ impl<T: Clone> Stage<T> {
                 entries.push(Entry::Topic(Topic { number: *number, name, id: *id, partitions }));
             }
         }
+        entries.append(&mut self.inputs);
+        self.written_skipped = std::mem::take(&mut self.skipped);
+        let mut round_items = self.written_skipped.clone();
         let mut total = 0;
         self.is_full = false;
-        while let Some(batch) = self.accepted.pop_front() {
+        let takes_batches = !std::mem::take(&mut self.is_facts_turn);
+        while let Some(batch) = self.accepted.pop_front_if(|_| takes_batches) {
+            let items = batch.submission.token.items();
+            let ranges: usize = items.iter().map(|(_, items)| items.numbers.iter().count()).sum();
             total += (batch.submission.batch.len() + self.notes.len()) as u64 + BATCH_OVERHEAD;
+            total += ranges as u64 * RANGE_BYTES;
             let is_first = self.written.is_empty();
             if total > room || (total > bytes && !is_first) {
                 self.is_full = is_first;
@@ -59,11 +75,14 @@ impl<T: Clone> Stage<T> {
             }
             self.write_batch(&batch, &mut entries);
             self.written.push(batch);
+            add_items(&mut round_items, &items);
         }
+        entries.extend(round_items.into_iter().map(|(input, items)| Entry::Items { input, items }));
         for partition in std::mem::take(&mut self.changed) {
             let Some(log) = self.logs.get_mut(&partition) else { continue };
             self.moves.extend(log.write(&mut entries));
         }
+        self.written_notices.append(&mut self.notices);
         self.facts = entries.iter().filter(|entry| !matches!(entry, Entry::Batch(_))).cloned().collect();
         entries
     }
@@ -81,6 +100,7 @@ impl<T: Clone> Stage<T> {
     /// Notes that nothing of the round was written, because it does not fit. The next round repeats it.
     pub(crate) fn refused(&mut self) {
         self.is_full = true;
+        self.skipped = std::mem::take(&mut self.written_skipped);
         let begun = &mut self.begun;
         self.facts.retain(|fact| match fact {
             // The begin of a life rides with the life's first batch.
@@ -88,9 +108,12 @@ impl<T: Clone> Stage<T> {
                 begun.remove(partition);
                 false
             }
+            // Items ride with their batches.
+            Entry::Items { .. } => false,
             _ => true,
         });
         let written = std::mem::take(&mut self.written);
+        self.is_facts_turn = !written.is_empty() && !self.facts.is_empty();
         written.into_iter().rev().for_each(|batch| self.accepted.push_front(batch));
     }
 
@@ -115,14 +138,16 @@ impl<T: Clone> Stage<T> {
     /// Notes that the round is durable.
     pub(crate) fn committed(&mut self) {
         self.facts.clear();
+        self.written_skipped.clear();
         for AcceptedBatch { partition, place, submission } in std::mem::take(&mut self.written) {
             let reserved = submission.batch.capacity();
             self.effects.push(Effect::Durable { token: submission.token.clone(), place, reserved });
             if let Some(lane) = self.lanes.get_mut(&partition) {
-                lane.durable.push_back(DurableBatch { place, submission, inheritance: None });
+                lane.durable.push_back(DurableBatch { place, submission, inherited: None });
             }
             self.release(partition);
         }
+        self.effects.extend(std::mem::take(&mut self.written_notices).into_iter().map(Effect::Settled));
         for StampMove { partition, id, .. } in std::mem::take(&mut self.moves) {
             self.effects.push(Effect::Persisted { partition, id });
         }
@@ -131,11 +156,19 @@ impl<T: Clone> Stage<T> {
     /// Notes that the round failed. Nothing more is stored.
     pub(crate) fn failed(&mut self, fault: &SpoolFault) {
         self.write_fault = Some(fault.clone());
+        self.is_full = false;
         self.moves.clear();
+        self.notices.clear();
+        self.written_notices.clear();
         let waiting = std::mem::take(&mut self.written).into_iter().chain(std::mem::take(&mut self.accepted));
         let waiting: Vec<_> = waiting.map(|batch| batch.submission).collect();
         let early = self.lanes.values_mut().flat_map(Lane::take_early);
         let lost = waiting.into_iter().chain(early).map(|submission| Effect::NotStored(submission, fault.clone()));
         self.effects.extend(lost);
     }
+}
+
+/// Adds the items of a batch to those of its round.
+fn add_items(round: &mut BTreeMap<InputNumber, ItemSet>, items: &[(InputNumber, ItemSet)]) {
+    items.iter().for_each(|(input, items)| round.entry(*input).or_default().merge(items));
 }

@@ -159,6 +159,7 @@ impl Model {
                     lane.sent.push_back(sent);
                 }
                 Effect::Persisted { partition, id } => self.check_move(partition.index, id),
+                Effect::Settled(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -208,7 +209,7 @@ impl Model {
         let ordinals: Vec<u64> = records.iter().map(|index| place.ordinal(index).0).collect();
         lane.settled.extend(&ordinals);
         lane.letters.extend(&ordinals);
-        self.stage.handle(SpoolCommand::Kept { place, records });
+        self.stage.handle(kept(place, records));
     }
 
     fn request(&mut self, index: i32) {

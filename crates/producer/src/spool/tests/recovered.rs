@@ -1,12 +1,16 @@
 //! The batches of an earlier process: the decisions about them, and their order.
 
+use std::time::Duration;
+
 use kafka_courier_client::TopicUuid;
-use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp};
-use kafka_courier_spool::core::entry::{BatchHead, Ordinal, OutReason, Partition, Topic, TopicNumber};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp, StoredBatch};
+use kafka_courier_spool::core::entry::{BatchHead, JournalBatch, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::table::Table;
 
 use super::super::inherit::{Resumption, batch_of_part, inherited_stamp, resumption, unsettled_parts};
+use super::super::open::{OpenSpool, SpoolSettings};
 use super::super::stage::{RecoveredBatch, RecoveredPartition};
+use super::super::view::SpoolView;
 use super::*;
 
 const OLD: TopicUuid = [1; 16];
@@ -26,7 +30,9 @@ fn stamps_hold_for_one_topic_id() {
     assert_eq!(resumption(OLD, Some([2; 16]), true, sent), unknown, "the record may be in the deleted topic");
     assert_eq!(resumption(OLD, Some([2; 16]), true, None), Resumption::Send(None));
     assert_eq!(resumption(OLD, Some([2; 16]), false, None), not_written);
-    assert_eq!(resumption(OLD, Some(OLD), false, sent), unknown);
+    assert_eq!(resumption(OLD, Some(OLD), false, sent), Resumption::Wait, "a topic keeps its partitions");
+    assert_eq!(resumption(OLD, Some(OLD), false, None), Resumption::Wait);
+    assert_eq!(resumption(OLD, Some([2; 16]), false, sent), unknown);
     assert_eq!(resumption(OLD, None, true, sent), Resumption::Send(sent), "old brokers send no topic ids");
     assert_eq!(resumption([0; 16], Some(OLD), true, sent), Resumption::Send(sent), "the id was not known then");
 }
@@ -66,7 +72,7 @@ fn settled_records_split_batches() {
 
 #[test]
 fn inherited_stamp_follows_the_table() {
-    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 10 };
+    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 0 };
     let begin = Entry::Begin { partition: PLACE, life: Life(1), from: Ordinal(0) };
     let end = Entry::End { partition: PLACE, end: Ordinal(20) };
     let skips = vec![(Ordinal(4), Ordinal(5))];
@@ -75,10 +81,34 @@ fn inherited_stamp_follows_the_table() {
     let of = |table: &Table, first| inherited_stamp(&table.partitions[&PLACE], Ordinal(first));
     assert_eq!(of(&table, 0), None, "no process could send the record");
     let found = of(&table, 6).unwrap();
-    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (13, None, false));
+    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (3, None, false));
     table.apply(&Entry::Mark { partition: PLACE, settled: Ordinal(3), end_offset: 40 });
     let found = of(&table, 6).unwrap();
-    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (13, Some(40), true));
+    assert_eq!((found.stamp.base_sequence, found.search_from, found.is_acknowledged), (3, Some(40), true));
+}
+
+#[test]
+fn unknown_batch_is_known_behind_mark() {
+    let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence: 0 };
+    let moved = Entry::Move { partition: PLACE, from: Ordinal(0), stamp, skips: Vec::new() };
+    let end = Entry::End { partition: PLACE, end: Ordinal(20) };
+    let out = Entry::Out { partition: PLACE, first: Ordinal(0), end: Ordinal(4), why: OutReason::Settled };
+    let mark = Entry::Mark { partition: PLACE, settled: Ordinal(4), end_offset: -1 };
+    let table = table(&[end, moved, out, mark]);
+    assert!(inherited_stamp(&table.partitions[&PLACE], Ordinal(4)).unwrap().follows_unknown);
+}
+
+#[test]
+fn continued_run_is_acknowledged() {
+    let moved = |from, base_sequence| {
+        let stamp = Stamp { producer_id: 5, epoch: 2, base_sequence };
+        Entry::Move { partition: PLACE, from: Ordinal(from), stamp, skips: Vec::new() }
+    };
+    let end = Entry::End { partition: PLACE, end: Ordinal(20) };
+    let mark = Entry::Mark { partition: PLACE, settled: Ordinal(6), end_offset: 40 };
+    let table = table(&[end, moved(0, 0), moved(6, 6), mark]);
+    let found = inherited_stamp(&table.partitions[&PLACE], Ordinal(6)).unwrap();
+    assert!(found.is_acknowledged, "records 0 to 5 have the same producer id and epoch");
 }
 
 /// Returns a stage with a topic and two unsettled batches of an earlier process, the first of them sent.
@@ -90,8 +120,7 @@ fn recovered_stage() -> Stage<u64> {
     stage.recover_partition(&RecoveredPartition { partition: PLACE, settled, end, end_offset: 3, done, lost });
     let batch = |number: u64, inherited| {
         let place = StoredPlace { partition: PLACE, first: Ordinal(10 + 2 * number) };
-        let stored =
-            kafka_courier_idempotent_sender::core::StoredBatch { first: place.first.0, life: 1, inherited: None };
+        let stored = StoredBatch { first: place.first.0, topic: PLACE.topic.0, life: 1, inherited: None };
         let submission = Submission { stored: Some(Box::new(stored)), ..submission(0, number, 2) };
         RecoveredBatch { place, submission, inherited }
     };
@@ -111,6 +140,7 @@ fn recovered_batches_precede_new_ones() {
         uuid: Some(OLD),
         partitions: 1,
         cluster: Some("c".into()),
+        outdated: None,
     }));
     let effects = stage.take_effects();
     assert_eq!(released(&effects), [0, 1, 2]);
@@ -128,7 +158,9 @@ fn recreated_topic_fails_sent_batches() {
     learn(&mut stage, 1);
     stage.handle(identity(2, 1, "c"));
     let effects = stage.take_effects();
-    assert!(matches!(&effects[1], Effect::Orphaned(batch, FailedOutcome::Unknown) if batch.token == 0), "{effects:?}");
+    let Effect::Orphaned(batch, FailedOutcome::Unknown, Some(OLD)) = &effects[1] else { panic!("{effects:?}") };
+    let stamp = batch.stored.as_ref().unwrap().inherited;
+    assert_eq!((batch.token, stamp), (0, Some(inherited())), "a verification needs the stamp");
     assert_eq!(released(&effects), [0, 1], "the sender's numbers have no gap");
     stage.submit(submission(0, 3, 1));
     let written = commit(&mut stage);
@@ -155,10 +187,31 @@ fn later_number_follows_settled_one() {
     stage.handle(SpoolCommand::Failed { place: place(10), records: records.clone() });
     stage.handle(SpoolCommand::Delivered { place: place(12), records: records.clone(), base_offset: Some(0) });
     assert_eq!(released(&stage.take_effects()), [0; 0]);
-    stage.handle(SpoolCommand::Kept { place: place(10), records });
+    stage.handle(kept(place(10), records));
     assert_eq!(released(&stage.take_effects()), [1]);
     stage.handle(SpoolCommand::Persist(move_of(0, 1, 0)));
     let written = commit(&mut stage);
     let is_new = |entry: &Entry| matches!(entry, Entry::Move { partition, .. } if partition.topic == TopicNumber(5));
     assert!(written.iter().any(is_new), "{written:?}");
+}
+
+#[test]
+fn batch_without_topic_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = SpoolSettings {
+        dir: folder.path().to_owned(),
+        max_bytes: 1 << 30,
+        keep_free: Some(0),
+        blocks: false,
+        idle_sync: Duration::from_millis(1),
+        any_filesystem: true,
+    };
+    let mut open = OpenSpool::open(&settings).unwrap();
+    let batch = JournalBatch { head: head(0, 1), bytes: submission(0, 0, 1).batch.as_bytes().into() };
+    open.journal.commit(vec![Entry::Batch(batch)]).unwrap();
+    let recovered = open.recover().unwrap();
+    assert!(recovered.partitions.is_empty() && recovered.batches.is_empty(), "nothing waits for the topic");
+    drop(open);
+    let view = SpoolView::read(folder.path()).unwrap();
+    assert_eq!(view.parts().map(|part| part.unwrap().topic.to_string()).collect::<Vec<_>>(), ["topic number 4"]);
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use kafka_courier_spool::core::entry::{Ordinal as RecordOrdinal, Partition, TopicNumber};
 use kafka_courier_spool::core::ids::SpoolId;
 use kafka_courier_spool::disk::{Disk, Folder};
 use kafka_courier_spool::journal::{Journal, Settings};
@@ -16,11 +17,16 @@ use super::super::status::SpoolStatus;
 use super::super::thread::{SpoolThread, start};
 use super::*;
 
+/// How long a test waits for an effect that may never come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A folder whose writes fail on demand.
 #[derive(Debug)]
 struct FailingDisk {
     folder: Folder,
     fails: Arc<AtomicBool>,
+    /// Whether the disk has no room for further files.
+    is_full: Arc<AtomicBool>,
 }
 
 impl FailingDisk {
@@ -49,6 +55,9 @@ impl Disk for FailingDisk {
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<File> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.check().and_then(|()| self.folder.create(name, size))
     }
 
@@ -98,16 +107,24 @@ struct RunningThread {
     sender: SpoolSender<u64>,
     effects: Receiver<Effect<u64>>,
     fails: Arc<AtomicBool>,
+    is_full: Arc<AtomicBool>,
     ended: tokio::sync::oneshot::Receiver<()>,
     _folder: tempfile::TempDir,
 }
 
 fn run(idle_sync: Duration) -> RunningThread {
+    run_with(idle_sync, 8)
+}
+
+/// Runs a thread whose journal copies batches beyond `segments_kept` segments.
+fn run_with(idle_sync: Duration, segments_kept: usize) -> RunningThread {
     let (folder, fails) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
-    let disk = FailingDisk { folder: Folder::open(folder.path()).unwrap(), fails: fails.clone() };
+    let is_full = Arc::new(AtomicBool::new(false));
+    let folder_of = Folder::open(folder.path()).unwrap();
+    let disk = FailingDisk { folder: folder_of, fails: fails.clone(), is_full: is_full.clone() };
     let settings = Settings {
         segment_bytes: 1 << 16,
-        segments_kept: 8,
+        segments_kept,
         max_bytes: 1 << 24,
         keep_free: 0,
         new_spool: SpoolId([7; 16]),
@@ -118,7 +135,7 @@ fn run(idle_sync: Duration) -> RunningThread {
     let sender = SpoolSender { commands, status: status.clone() };
     let (stage, host) = (ready_stage(), TestHost(host));
     let ended = start(SpoolThread { journal, stage, host, commands: received, status, idle_sync }).unwrap();
-    RunningThread { sender, effects, fails, ended, _folder: folder }
+    RunningThread { sender, effects, fails, is_full, ended, _folder: folder }
 }
 
 #[test]
@@ -136,6 +153,76 @@ fn latched_thread_refuses_batches() {
     thread.fails.store(false, Ordering::SeqCst);
     thread.sender.send(SpoolCommand::Sealed(submission(0, 3, 1)));
     assert!(matches!(thread.effects.recv().unwrap(), Effect::NotStored(..)), "a latched spool stays latched");
+    thread.sender.send(SpoolCommand::Finish);
+    thread.ended.blocking_recv().unwrap();
+}
+
+/// Stores `rounds` rounds of one block, then lets the disk have no room for further files. The first segment has 16 blocks, and
+/// four of them are no rounds.
+fn run_on_full_disk(rounds: u64) -> RunningThread {
+    let thread = run(Duration::from_secs(600));
+    for number in 0..rounds {
+        thread.sender.send(SpoolCommand::Sealed(submission(0, number, 1)));
+        assert!(matches!(thread.effects.recv().unwrap(), Effect::Durable { .. }));
+        assert!(matches!(thread.effects.recv().unwrap(), Effect::Release(_)));
+    }
+    thread.is_full.store(true, Ordering::SeqCst);
+    thread
+}
+
+fn first_place() -> StoredPlace {
+    StoredPlace { partition: Partition { topic: TopicNumber(0), index: 0 }, first: RecordOrdinal(0) }
+}
+
+#[test]
+fn facts_precede_a_batch_without_room() {
+    let thread = run_on_full_disk(11);
+    thread.sender.send(SpoolCommand::Sealed(submission(0, 11, 1000)));
+    thread.sender.send(SpoolCommand::Persist(move_of(0, 5, 0)));
+    let effect = thread.effects.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(effect, Effect::Persisted { id: MoveId(5), .. }), "{effect:?}");
+    thread.is_full.store(false, Ordering::SeqCst);
+    let effect = thread.effects.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(effect, Effect::Durable { token: 11, .. }), "{effect:?}");
+}
+
+#[test]
+fn thread_ends_without_room() {
+    let mut thread = run_on_full_disk(12);
+    thread.sender.send(SpoolCommand::Sealed(submission(0, 12, 1)));
+    let (place, records, base_offset) = (first_place(), RecordSet::Range(0..1), Some(0));
+    thread.sender.send(SpoolCommand::Delivered { place, records, base_offset });
+    thread.sender.send(SpoolCommand::Finish);
+    let effect = thread.effects.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(&effect, Effect::NotStored(batch, SpoolFault::Full) if batch.token == 12), "{effect:?}");
+    let deadline = Instant::now() + PATIENCE;
+    while thread.ended.try_recv().is_err() {
+        assert!(Instant::now() < deadline, "the thread does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A round that has no room lets the thread copy batches out of the oldest segment. The copy fails, and so does every later
+/// round.
+#[test]
+fn failed_copy_refuses_batches() {
+    let thread = run_with(Duration::from_secs(600), 1);
+    let seal = |number: u64, blocks: usize| {
+        // A record has nine bytes, and a round takes whole blocks of 4,096.
+        let records = blocks * 4096 / 9 - 60;
+        thread.sender.send(SpoolCommand::Sealed(submission(0, number, records)));
+    };
+    // The first segment has 16 blocks: header, two checkpoints, proof, and these rounds. The next one begins with 9 blocks.
+    for (number, blocks) in [1, 5, 7].into_iter().enumerate() {
+        seal(number as u64, blocks);
+        assert!(matches!(thread.effects.recv().unwrap(), Effect::Durable { .. }));
+        assert!(matches!(thread.effects.recv().unwrap(), Effect::Release(_)));
+    }
+    thread.fails.store(true, Ordering::SeqCst);
+    seal(3, 8);
+    let effect = thread.effects.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(&effect, Effect::NotStored(batch, _) if batch.token == 3), "{effect:?}");
+    assert!(matches!(thread.sender.status.fault(), Some(SpoolFault::Write(_))));
     thread.sender.send(SpoolCommand::Finish);
     thread.ended.blocking_recv().unwrap();
 }

@@ -110,6 +110,23 @@ fn settled_part_of_run_is_known() {
 }
 
 #[test]
+fn outs_are_known_behind_marks() {
+    let mut table = table(&[begin(1, 0), batch(1, 0, 9), moved(0, (10, 0, 0), &[(0, 2)]), out(0, 2)]);
+    let has_out = |table: &Table, ordinal| run_of(&table.partitions[&PARTITION], Ordinal(ordinal)).unwrap().has_out;
+    assert!(!has_out(&table, 5), "the run skips the records");
+    table.apply(&out(3, 4));
+    assert_eq!((has_out(&table, 3), has_out(&table, 4)), (false, true));
+    for settled in [4, 6] {
+        table.apply(&mark(settled));
+        assert!(has_out(&table, 7), "a mark at {settled}");
+    }
+    table.apply(&moved(7, (10, 1, 0), &[]));
+    assert!(!has_out(&table, 8), "another run");
+    table.apply(&Entry::Out { partition: PARTITION, first: Ordinal(7), end: Ordinal(8), why: OutReason::Lost });
+    assert!(has_out(&table, 8), "a lost record may have been sent");
+}
+
+#[test]
 fn life_ends_the_anchor() {
     let mut table = table(&[begin(1, 0), batch(1, 0, 5), moved(0, (10, 0, 0), &[]), mark(5)]);
     assert_eq!(stamp(&table, 5), Some((10, 0, 5)));

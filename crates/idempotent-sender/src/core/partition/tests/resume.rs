@@ -6,6 +6,8 @@ use crate::core::effects::LookupTarget;
 use crate::core::lookup::{LogSearchTarget, SearchAnswer};
 use crate::core::types::{InheritedStamp, StampMove};
 
+mod forgotten;
+
 /// Returns a stamp of the earlier process. The producer id of this process is 7.
 fn inherited(base_sequence: i32) -> Stamp {
     Stamp { producer_id: 3, epoch: 2, base_sequence }
@@ -28,14 +30,18 @@ impl PartitionBench {
             let stamp = inherited(first).advance(index);
             let follows_unknown = self.follows_unknown;
             let inherited = Some(InheritedStamp { stamp, search_from: None, is_acknowledged, follows_unknown });
-            self.submit_stored(ordinal, *count, Some(StoredBatch { first: index.into(), life: 1, inherited }));
+            self.submit_stored(
+                ordinal,
+                *count,
+                Some(StoredBatch { first: index.into(), topic: 0, life: 1, inherited }),
+            );
             index += *count as u32;
         }
     }
 
     /// Submits a batch of one record that has no stamp yet.
     fn submit_new(&mut self, ordinal: u64, life: u64) {
-        self.submit_stored(ordinal, 1, Some(StoredBatch { first: ordinal, life, inherited: None }));
+        self.submit_stored(ordinal, 1, Some(StoredBatch { first: ordinal, topic: 0, life, inherited: None }));
     }
 
     /// Asks the leader, which must be what the partition waits for, and answers.
@@ -112,13 +118,29 @@ fn next_life_is_persisted() {
 }
 
 #[test]
+fn next_topic_number_is_persisted() {
+    let mut bench = PartitionBench::new(Config::default());
+    for topic in 0..2 {
+        let stored = StoredBatch { first: 0, topic, life: 1, inherited: None };
+        bench.submit_stored(topic.into(), 1, Some(stored));
+    }
+    bench.send();
+    assert_eq!(bench.persist(), Some((0, own(0, 0))));
+    let first = bench.send().unwrap();
+    bench.accept(first, 40);
+    assert!(bench.send().is_none(), "the log has no stamps under the other number");
+    assert_eq!(bench.persist(), Some((0, own(0, 1))));
+    assert_eq!(bench.send_later(), Some(own(0, 1)));
+}
+
+#[test]
 fn each_leader_is_asked_again() {
     for (leader, epoch) in [(2, 6), (1, 6)] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[2, 3], 0, false);
-        bench.ask(StateLookupAnswer::NotKnown);
+        bench.ask(NOT_KNOWN);
         bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(leader)), Some(epoch)));
-        bench.ask(StateLookupAnswer::NotKnown);
+        bench.ask(NOT_KNOWN);
         assert_eq!(bench.send_later(), Some(inherited(0)));
     }
 }
@@ -130,9 +152,9 @@ fn state_decides_about_absent_batch() {
         (4, state(2, 1), false),
         (0, state(1, 9), true),
         (4, state(1, 9), false),
-        (0, StateLookupAnswer::NotKnown, true),
-        (4, StateLookupAnswer::NotKnown, true),
-        (4, StateLookupAnswer::Unreadable, true),
+        (0, NOT_KNOWN, true),
+        (4, NOT_KNOWN, true),
+        (4, UNREADABLE, true),
     ] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[2], first, false);
@@ -171,7 +193,7 @@ fn partly_covered_batch_is_split() {
 fn partly_logged_batch_is_split() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[5], 0, true);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     bench.finish_search(&logged(0, 3, 40));
     assert_eq!(bench.verdicts(), [(0, delivered(40))]);
     assert_eq!(bench.send_later(), Some(inherited(3)));
@@ -181,7 +203,7 @@ fn partly_logged_batch_is_split() {
 fn forgotten_run_needs_whole_log() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[5], 0, true);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     let wanted = bench.wanted().unwrap();
     assert!(wanted.whole_log, "the batch may be behind the high watermark");
     assert_eq!((wanted.producer_id, wanted.epoch, wanted.last_sequence), (3, 2, 4));
@@ -191,12 +213,12 @@ fn forgotten_run_needs_whole_log() {
 fn forgotten_run_keeps_stamps_until_refused() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2], 4, true);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     bench.finish_search(&SearchAnswer::Read(vec![]));
     let sent = bench.send().unwrap();
     assert_eq!(sent.1, inherited(4), "a request of the dead process can still arrive");
     bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-    bench.answer_state(StateLookupAnswer::NotKnown);
+    bench.answer_state(NOT_KNOWN);
     bench.finish_search(&SearchAnswer::Read(vec![]));
     assert!(bench.send_later().is_none());
     assert_eq!(bench.persist(), Some((0, own(0, 0))));
@@ -204,7 +226,7 @@ fn forgotten_run_keeps_stamps_until_refused() {
 
 #[test]
 fn old_records_need_the_log() {
-    for answer in [state(2, 1), StateLookupAnswer::NotKnown] {
+    for answer in [state(2, 1), NOT_KNOWN] {
         let mut bench = PartitionBench::new(Config::default());
         bench.aged = true;
         bench.inherit(&[2], 0, false);
@@ -214,7 +236,7 @@ fn old_records_need_the_log() {
     let mut bench = PartitionBench::new(Config::default());
     bench.aged = true;
     bench.inherit(&[2], 0, false);
-    bench.ask(StateLookupAnswer::Unreadable);
+    bench.ask(UNREADABLE);
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown]);
 }
 
@@ -246,10 +268,10 @@ fn unreadable_duplicate_counts_as_appended() {
     let repeat = |code: ErrorCode| {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[1, 1], 0, false);
-        bench.ask(StateLookupAnswer::Unreadable);
+        bench.ask(UNREADABLE);
         let first = bench.send().unwrap();
         bench.fail(first, code, -1);
-        bench.answer_state(StateLookupAnswer::Unreadable);
+        bench.answer_state(UNREADABLE);
         bench
     };
     let mut bench = repeat(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
@@ -266,10 +288,10 @@ fn unreadable_duplicate_counts_as_appended() {
 fn rejected_inherited_batch_is_unknown() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2], 0, false);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
-    bench.answer_state(StateLookupAnswer::NotKnown);
+    bench.answer_state(NOT_KNOWN);
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown], "a request of the dead process can still arrive");
 }
 
@@ -277,20 +299,20 @@ fn rejected_inherited_batch_is_unknown() {
 fn gap_behind_unknown_proves_nothing() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1; 7], 0, false);
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
-    bench.answer_state(StateLookupAnswer::NotKnown);
+    bench.answer_state(NOT_KNOWN);
     // The dead process had up to five batches in flight, and a late request for the first makes room for the others.
     for _ in 0..4 {
         let sent = bench.send().unwrap();
         bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-        bench.answer_state(StateLookupAnswer::NotKnown);
+        bench.answer_state(NOT_KNOWN);
     }
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown; 5]);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-    bench.answer_state(StateLookupAnswer::NotKnown);
+    bench.answer_state(NOT_KNOWN);
     assert!(bench.send_later().is_none());
     assert_eq!(bench.persist(), Some((5, own(0, 0))), "no process had the sixth batch in flight");
 }
@@ -317,8 +339,8 @@ fn old_gap_leaves_no_trust() {
     bench.aged = false;
     let stamp = inherited(1);
     let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
-    bench.submit_stored(1, 1, Some(StoredBatch { first: 1, life: 1, inherited: Some(inherited) }));
-    bench.ask(StateLookupAnswer::Unreadable);
+    bench.submit_stored(1, 1, Some(StoredBatch { first: 1, topic: 0, life: 1, inherited: Some(inherited) }));
+    bench.ask(UNREADABLE);
     bench.ask(state(2, 0));
     assert!(!bench.partition.leader.knew(3, bench.now), "it may have forgotten the id when the batch arrives");
 }
@@ -327,13 +349,13 @@ fn old_gap_leaves_no_trust() {
 fn gap_behind_unknown_is_no_duplicate() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1, 1], 0, false);
-    bench.ask(StateLookupAnswer::Unreadable);
+    bench.ask(UNREADABLE);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
-    bench.answer_state(StateLookupAnswer::Unreadable);
+    bench.answer_state(UNREADABLE);
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
-    bench.answer_state(StateLookupAnswer::Unreadable);
+    bench.answer_state(UNREADABLE);
     assert_eq!(bench.outcomes(), [FailedOutcome::Unknown; 2]);
 }
 
@@ -352,7 +374,7 @@ fn new_batches_wait_for_inherited() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1, 1], 0, false);
     (2..4).for_each(|ordinal| bench.submit_new(ordinal, 2));
-    bench.ask(StateLookupAnswer::NotKnown);
+    bench.ask(NOT_KNOWN);
     let first = bench.send().unwrap();
     bench.accept(first, 40);
     let second = bench.send().unwrap();

@@ -4,6 +4,9 @@
 //! - An event that has no verdict when the command ends is still in the spool.
 //! - The summary counts the events that the folder holds afterwards.
 //! - Unreachable brokers are no reason to end. Brokers that refuse the client are.
+//! - A process that has the spool delivers its events itself. The command waits for it.
+
+mod watch;
 
 use std::io::{self, Write};
 use std::pin::pin;
@@ -16,6 +19,7 @@ use kafka_courier::spool::SpoolHolder;
 use kafka_courier::{ConfigErrors, ConfigProblem, KafkaConfig, KafkaProducer, SpoolOpenError, SpoolStats, Stats};
 use serde::Serialize;
 
+use self::watch::{WatchEnd, watch};
 use super::folder::{ChosenFolder, FolderArgs};
 use super::progress::DrainProgress;
 use super::{events, held, output_failed, read_failed};
@@ -33,6 +37,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// are unreachable, until all events are delivered or --timeout is over. Events that the brokers reject become dead letters,
 /// in the store of dlq_file or dlq_topic, else in dead-letters.redb in the folder. Ctrl-C loses nothing: events without a
 /// verdict stay in the spool.
+///
+/// If a process has the spool, it delivers the events, and the command waits for those that are in the spool at first.
 #[derive(Args, Debug)]
 pub(super) struct DrainArgs {
     /// End after this time, and leave the other events in the spool
@@ -79,10 +85,14 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, CommandError> {
 async fn drain(args: &DrainArgs) -> Result<Exit, CommandError> {
     let mut signals = Signals::catch();
     let chosen = args.folder.choose()?;
-    chosen.check_free()?;
+    let began = Instant::now();
+    let ends = args.timeout.map(|seconds| began + Duration::from_secs(seconds.into()));
+    match watch(&chosen, ends, &mut signals).await? {
+        WatchEnd::Released => {}
+        end => return watched(args, &chosen, &end, began.elapsed(), &signals),
+    }
     // The producer would create a folder that does not exist.
     chosen.read()?;
-    let ends = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
     let producer = build(&chosen).await?;
     let mut progress = DrainProgress::new();
     let end = deliver(&producer, chosen.config.metadata_timeout, ends, &mut progress, &mut signals).await;
@@ -110,11 +120,44 @@ async fn drain(args: &DrainArgs) -> Result<Exit, CommandError> {
     }
 }
 
+/// Prints the summary of events that another process delivered.
+fn watched(
+    args: &DrainArgs,
+    chosen: &ChosenFolder,
+    end: &WatchEnd,
+    took: Duration,
+    signals: &Signals,
+) -> Result<Exit, CommandError> {
+    let (left, exit) = match end {
+        WatchEnd::Settled { .. } | WatchEnd::Released => (0, Exit::Ok),
+        WatchEnd::Timeout { left, .. } => (*left, Exit::Busy),
+        WatchEnd::Signal { left } => (*left, signals.exit()),
+    };
+    if args.json {
+        print_json(&DrainSummary { delivered: 0, failed: 0, left, seconds: took.as_secs_f64() })?;
+        return Ok(exit);
+    }
+    match end {
+        WatchEnd::Settled { delivering, records } => {
+            crate::say(&format!(
+                "{delivering} delivered {}, none left of them in {}",
+                events(*records),
+                chosen.shown()
+            ));
+        }
+        WatchEnd::Timeout { delivering, .. } => return Err(held(&chosen.shown(), *delivering)),
+        WatchEnd::Signal { .. } | WatchEnd::Released => {}
+    }
+    Ok(exit)
+}
+
 /// Builds the producer. Its spool has the events.
 async fn build(chosen: &ChosenFolder) -> Result<KafkaProducer, CommandError> {
     let mut config: KafkaConfig = chosen.config.clone();
     config.spool_dir = chosen.dir.display().to_string();
     config.auto_replay = false;
+    // The events are here already, and no further one is stored.
+    config.spool_any_filesystem = true;
     let builder = KafkaProducer::builder().with_config(config);
     let built = tokio::task::spawn_blocking(move || builder.build()).await;
     let built = built.map_err(|error| CommandError(Exit::Io, error.to_string()))?;
@@ -125,6 +168,7 @@ fn build_failed(chosen: &ChosenFolder, errors: &ConfigErrors) -> CommandError {
     let is_held = |problem: &ConfigProblem| matches!(problem.dead_letter_error(), Some(OpenError::Held { .. }));
     match errors.problems().iter().find_map(ConfigProblem::spool_error) {
         Some(SpoolOpenError::Locked { pid, .. }) => held(&chosen.shown(), SpoolHolder { pid: *pid }),
+        Some(error @ SpoolOpenError::Copied { .. }) => CommandError(Exit::Config, error.to_string()),
         Some(error) => CommandError(Exit::Io, error.to_string()),
         None if errors.problems().iter().any(is_held) => CommandError(Exit::Busy, errors.to_string()),
         None => CommandError(Exit::Config, errors.to_string()),
@@ -175,7 +219,8 @@ async fn deliver(
 /// Returns why no further event can be delivered, if that is so.
 fn fault(spool: &SpoolStats, in_flight: u64) -> Option<CommandError> {
     if let Some(fault) = &spool.fault {
-        let exit = if spool.is_other_cluster { Exit::Config } else { Exit::Io };
+        let is_config = spool.is_other_cluster || spool.has_outdated_brokers;
+        let exit = if is_config { Exit::Config } else { Exit::Io };
         return Some(CommandError(exit, fault.clone()));
     }
     if in_flight > 0 || spool.held_partitions == 0 {
@@ -201,9 +246,7 @@ fn print_summary(
 ) -> Result<(), CommandError> {
     let seconds = took.as_secs_f64();
     if args.json {
-        let summary = DrainSummary { delivered: stats.sent, failed: stats.failed, left, seconds };
-        let line = serde_json::to_string(&summary).map_err(|error| CommandError(Exit::Io, error.to_string()))?;
-        return writeln!(io::stdout(), "{line}").map_err(output_failed);
+        return print_json(&DrainSummary { delivered: stats.sent, failed: stats.failed, left, seconds });
     }
     let mut text = format!("{} delivered", events(stats.sent));
     if stats.failed > 0 {
@@ -215,4 +258,9 @@ fn print_summary(
     });
     crate::say(&format!("{text}, in {seconds:.1} s"));
     Ok(())
+}
+
+fn print_json(summary: &DrainSummary) -> Result<(), CommandError> {
+    let line = serde_json::to_string(summary).map_err(|error| CommandError(Exit::Io, error.to_string()))?;
+    writeln!(io::stdout(), "{line}").map_err(output_failed)
 }

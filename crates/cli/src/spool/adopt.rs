@@ -1,0 +1,32 @@
+//! `courier spool adopt`.
+
+use clap::Args;
+use kafka_courier::SpoolOpenError;
+use kafka_courier::spool::{self, SpoolHolder};
+
+use super::folder::FolderArgs;
+use super::{events, held, read_failed};
+use crate::exit::{CommandError, Exit};
+
+/// Declare a spool the only copy that is in use
+///
+/// A producer refuses a spool that was copied or moved while it has undelivered events: both copies would deliver them. Run
+/// this command in the folder that stays in use, and remove all other copies, or keep them closed.
+#[derive(Args, Debug)]
+pub(super) struct AdoptArgs {
+    #[command(flatten)]
+    folder: FolderArgs,
+}
+
+pub(super) fn run(args: &AdoptArgs) -> Result<Exit, CommandError> {
+    let chosen = args.folder.choose()?;
+    // The library would create a folder that does not exist.
+    let partitions = chosen.read()?.partitions().map_err(read_failed)?;
+    spool::adopt(&chosen.dir).map_err(|error| match error {
+        SpoolOpenError::Locked { pid, .. } => held(&chosen.shown(), SpoolHolder { pid }),
+        error => CommandError(Exit::Io, error.to_string()),
+    })?;
+    let count = partitions.iter().map(|partition| partition.records).sum();
+    crate::say(&format!("{} is adopted: the next producer with it delivers {}", chosen.shown(), events(count)));
+    Ok(Exit::Ok)
+}
