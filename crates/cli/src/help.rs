@@ -189,7 +189,7 @@ Exit codes:
 const SPOOL_CODES: &str = "\
 Exit codes:
   0    everything was done. After drain, no event is left in the spool
-  1    the spool is damaged (check), or some events became dead letters (drain)
+  1    the spool is damaged (check), or some events became dead letters or are lost (drain)
   64   the command line is invalid, or names one file twice
   65   the folder holds no spool, or an event in it can't be read
   73   a file could not be created

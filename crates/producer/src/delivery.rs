@@ -85,6 +85,8 @@ struct BatchInner {
     store_wakers: Vec<Waker>,
     /// The items of the records, for each input.
     items: Vec<(InputNumber, ItemSet)>,
+    /// The indexes of the records that are items.
+    item_records: Vec<u32>,
 }
 
 /// A request to the sender to expedite a batch. The request holds the command channel weakly, so that it does not keep

@@ -232,12 +232,28 @@ pub(crate) fn fail_records(
     }
 }
 
-/// Returns the sink for a batch that is not stored: none if its records are items of an input, which still has them.
-pub(crate) fn sink_of_unstored<'a>(
-    token: &Token,
-    sink: Option<&'a Arc<dyn FailureSink>>,
-) -> Option<&'a Arc<dyn FailureSink>> {
-    sink.filter(|_| !token.state().has_items())
+/// Fails a batch that is not stored. Its records that are items of an input have no dead letter, because the input still has
+/// them.
+pub(crate) fn fail_unstored(
+    shared: &Arc<Shared>,
+    sink: Option<&Arc<dyn FailureSink>>,
+    submission: Submission<Token>,
+    failure: Failure,
+) {
+    let Submission { token, partition, batch, .. } = submission;
+    let failure = Arc::new(failure);
+    let (count, charge) = (batch.record_count(), batch.capacity());
+    shared.counts.count_verdict(token.state().topic(), count, &Verdict::Failed(failure.clone()));
+    let batch = Arc::new(batch);
+    let (items, others) = token.state().split_items(count);
+    // The batch is charged once, for whichever part has records.
+    let item_charge = if others.len() == 0 { charge } else { 0 };
+    for (records, sink, charge) in [(items, None, item_charge), (others, sink, charge)] {
+        if records.len() > 0 {
+            let failed = FailedPart { token: token.clone(), partition, records, batch: batch.clone(), charge };
+            fail_records(shared, sink, failed, failure.clone());
+        }
+    }
 }
 
 /// Fails a batch that the sender's task did not take because the task has ended. The batch was never sent.

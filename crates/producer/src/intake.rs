@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kafka_courier_batcher::{PushError, Pushed, Record, SealedBatch, partition_for_key};
+use kafka_courier_client::Reason;
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{BatchState, Delivery, ExpediteRequest, StoreRequest, Tag, Token};
 use crate::error::PublishError;
-use crate::failure_sink::{FailureSink, fail_unsent, sink_of_unstored};
+use crate::failure_sink::{FailureSink, fail_unsent, fail_unstored};
 use crate::memory::MemoryShare;
 use crate::shared::Shared;
 use crate::spool::{InputItem, SpoolCommand};
@@ -118,8 +120,8 @@ impl Intake {
         let submission = self.shared.submission(slot, filled);
         let Some(spool) = &self.shared.spool else { return self.send_command(DriverCommand::Sealed(submission)) };
         if let Some(unsent) = spool.send(SpoolCommand::Sealed(submission)) {
-            let sink = sink_of_unstored(&unsent.token, self.sink.as_ref());
-            fail_unsent(&self.shared, sink, unsent);
+            let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
+            fail_unstored(&self.shared, self.sink.as_ref(), unsent, failure);
         }
     }
 
@@ -167,7 +169,7 @@ impl Intake {
             pushed.token.tag_record(pushed.index, tag.clone());
         }
         if let Some(item) = attached.item {
-            pushed.token.add_item(item);
+            pushed.token.add_item(pushed.index, item);
         }
         if let (Some(spool), Some(_)) = (&shared.spool, pushed.opened) {
             let (spool, partition, ordinal) = (spool.clone(), slot.id, pushed.ordinal);

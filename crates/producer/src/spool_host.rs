@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{StoredIdentity, Token};
-use crate::failure_sink::{FailedPart, FailureSink, fail_records, sink_of_unstored};
+use crate::failure_sink::{FailedPart, FailureSink, fail_records, fail_unstored};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::spool::{Effect, SpoolFault, SpoolHost, SpoolLevel};
@@ -56,7 +56,7 @@ impl EngineHost {
         }
     }
 
-    fn fail(&self, sink: Option<&Arc<dyn FailureSink>>, submission: Submission<Token>, failure: Failure) {
+    fn fail(&self, submission: Submission<Token>, failure: Failure) {
         // The sink and the metrics recorder are called from the runtime's threads otherwise.
         let _entered = self.runtime.enter();
         let Submission { token, partition, batch, .. } = submission;
@@ -65,7 +65,13 @@ impl EngineHost {
         let charge = batch.capacity();
         self.shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
         let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
-        fail_records(&self.shared, sink, failed, failure);
+        fail_records(&self.shared, self.sink.as_ref(), failed, failure);
+        self.wake_closing_sender();
+    }
+
+    fn fail_unstored(&self, submission: Submission<Token>, failure: Failure) {
+        let _entered = self.runtime.enter();
+        fail_unstored(&self.shared, self.sink.as_ref(), submission, failure);
         self.wake_closing_sender();
     }
 }
@@ -100,9 +106,8 @@ impl SpoolHost<Token> for EngineHost {
                     // The failed write may have reached the disk, and a later process then delivers the batch.
                     _ => FailedOutcome::Unknown,
                 };
-                let sink = sink_of_unstored(&submission.token, self.sink.as_ref());
                 let failure = Failure::untried(outcome, Reason::NotStored(fault.to_string().into()));
-                self.fail(sink, submission, failure);
+                self.fail_unstored(submission, failure);
             }
             Effect::LeftStored(submission) => {
                 self.shared.settle_stored(submission);
@@ -117,7 +122,7 @@ impl SpoolHost<Token> for EngineHost {
                 let (stamp, search_from) = inherited.map(|sent| (sent.stamp, sent.search_from)).unzip();
                 let search_from = search_from.flatten();
                 let failure = Failure { stamp, search_from, topic_uuid, ..Failure::untried(outcome, reason) };
-                self.fail(self.sink.as_ref(), submission, failure);
+                self.fail(submission, failure);
             }
             Effect::Held(partition) => tracing::warn!(
                 partition = partition.index,

@@ -151,6 +151,9 @@ fn recovered_stage(
         topic.numbers.iter().for_each(|number| stage.recover_topic(topic_id(index), number));
     }
     partitions.iter().for_each(|partition| stage.recover_partition(partition));
+    let lost = partitions.iter().flat_map(|partition| &partition.lost);
+    let lost: u64 = lost.map(|(first, end)| end.0.saturating_sub(first.0)).sum();
+    status.lost.store(lost, Ordering::Relaxed);
     let mut records = 0;
     for ((index, partition), held) in batches {
         let Some(topic) = topics.get(index) else { continue };

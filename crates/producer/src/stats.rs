@@ -68,6 +68,8 @@ pub struct SpoolStats {
     pub bytes: u64,
     /// Events that earlier processes left in the spool and that this process took over.
     pub recovered: u64,
+    /// Events of earlier processes that were damaged on the disk and are lost.
+    pub lost: u64,
     /// Partitions that wait, because no durable store takes their dead letters.
     pub held_partitions: u64,
     /// Why the spool accepts no events, if it accepts none.
@@ -85,6 +87,7 @@ impl SpoolStats {
             records: read(&status.records),
             bytes: read(&status.bytes),
             recovered: read(&status.recovered),
+            lost: read(&status.lost),
             held_partitions: read(&status.held_partitions),
             fault: status.fault().map(ToString::to_string),
             is_other_cluster: matches!(status.fault(), Some(SpoolFault::OtherCluster { .. })),

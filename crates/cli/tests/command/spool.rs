@@ -278,6 +278,11 @@ async fn check_names_damage() {
     assert!(output.out.contains("can't be read, between the frames before in journal-"), "{}", output.out);
     assert!(output.out.contains(r#"topic "orders", partition 0: 1 stored records are lost"#), "{}", output.out);
     assert_eq!(spool.stats().await["lost"], 1);
+    cluster.clear_faults();
+    let output = spool.drain(&cluster, &["--json"]).await;
+    output.expect(1, &[]);
+    let summary: Value = serde_json::from_str(&output.out).unwrap();
+    assert_eq!((&summary["delivered"], &summary["lost"], &summary["left"]), (&json!(2), &json!(1), &json!(0)));
 }
 
 #[tokio::test]

@@ -51,6 +51,15 @@ async fn copy_is_refused_until_adopted() {
 }
 
 #[tokio::test]
+async fn copy_without_mark_is_refused() {
+    let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
+    let (_original, copy) = copy_with_event(&cluster).await;
+    std::fs::remove_file(copy.path().join("identity")).unwrap();
+    let errors = Producer::build(copy.config(&cluster)).unwrap_err();
+    assert!(matches!(errors.problems()[0].spool_error(), Some(SpoolOpenError::Copied { .. })), "{errors}");
+}
+
+#[tokio::test]
 async fn renamed_folder_is_the_original() {
     let cluster = TestCluster::builder().topic("t", 1).start().await.unwrap();
     let (original, _) = copy_with_event(&cluster).await;

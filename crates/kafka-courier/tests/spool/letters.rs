@@ -74,6 +74,7 @@ fn crash(folder: &SpoolFolder, to: &SpoolFolder) {
     std::fs::create_dir(to.path()).unwrap();
     copy(folder, &to.path());
     std::fs::copy(folder.path().join(LETTERS), to.path().join(LETTERS)).unwrap();
+    kafka_courier::spool::adopt(&to.path()).unwrap();
 }
 
 async fn replay(producer: &KafkaProducer, doubtful: Doubtful) -> ReplayReport {

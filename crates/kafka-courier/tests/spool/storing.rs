@@ -124,6 +124,7 @@ async fn unsettled(folder: &SpoolFolder, cluster: &TestCluster) -> u64 {
             std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
         }
     }
+    kafka_courier::spool::adopt(&copy.path()).unwrap();
     let producer = copy.producer(cluster);
     let recovered = producer.stats().spool.unwrap().recovered;
     producer.close(Duration::ZERO).await;

@@ -2,6 +2,7 @@
 //!
 //! Rule: a batch without items costs nothing.
 
+use kafka_courier_idempotent_sender::core::RecordSet;
 use kafka_courier_spool::core::entry::Ordinal;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
@@ -15,10 +16,11 @@ impl BatchItems for Token {
 }
 
 impl BatchState {
-    /// Adds the item of a record.
-    pub(crate) fn add_item(&self, item: &InputItem) {
+    /// Adds the item of the record at `index`.
+    pub(crate) fn add_item(&self, index: u32, item: &InputItem) {
         let (input, number) = (item.input.0, Ordinal(item.number));
         let mut inner = self.inner.lock();
+        inner.item_records.push(index);
         match inner.items.iter_mut().find(|(of, _)| *of == input) {
             Some((_, items)) => items.insert(number, item.check),
             None => {
@@ -29,8 +31,13 @@ impl BatchState {
         }
     }
 
-    /// Returns whether some records are items of an input.
-    pub(crate) fn has_items(&self) -> bool {
-        !self.inner.lock().items.is_empty()
+    /// Returns the records that are items of an input, and the others of a batch of `count` records.
+    pub(crate) fn split_items(&self, count: u32) -> (RecordSet, RecordSet) {
+        let items = self.inner.lock().item_records.clone();
+        if items.is_empty() {
+            return (RecordSet::Range(0..0), RecordSet::Range(0..count));
+        }
+        let others = (0..count).filter(|index| items.binary_search(index).is_err()).collect();
+        (RecordSet::List(items), RecordSet::List(others))
     }
 }

@@ -15,7 +15,8 @@ use kafka_courier_spool::journal::{Snapshot, SnapshotError};
 pub(crate) fn mark_if_original(dir: &Path, folder: &Folder) -> io::Result<bool> {
     match folder.origin()? {
         FolderOrigin::Original => return Ok(true),
-        FolderOrigin::Copied if !is_drained(dir) => return Ok(false),
+        // Every spool has a mark from its first opening on. Files that were copied without it have none.
+        FolderOrigin::Copied | FolderOrigin::Unmarked if !is_drained(dir) => return Ok(false),
         FolderOrigin::Copied | FolderOrigin::Unmarked => {}
     }
     // A full disk must not keep the events that are stored there.

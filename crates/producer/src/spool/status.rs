@@ -24,6 +24,8 @@ pub(crate) struct SpoolStatus {
     pub(crate) bytes: AtomicU64,
     /// Records of earlier processes that this one took over.
     pub(crate) recovered: AtomicU64,
+    /// Events that were damaged on the disk.
+    pub(crate) lost: AtomicU64,
     /// Partitions that wait for a durable dead letter.
     pub(crate) held_partitions: AtomicU64,
     /// Whether batches wait for room.
@@ -80,6 +82,7 @@ impl SpoolStatus {
             records: 0.into(),
             bytes: 0.into(),
             recovered: 0.into(),
+            lost: 0.into(),
             held_partitions: 0.into(),
             is_full: false.into(),
             waits: PartitionWaits::default(),

@@ -10,7 +10,7 @@ use std::time::Instant;
 use kafka_courier_batcher::{EncodedBatch, Record, Stamp};
 use kafka_courier_client::{PartitionId, TopicId};
 use kafka_courier_idempotent_sender::core::{MoveId, RecordSet, StampMove, Submission};
-use kafka_courier_spool::core::entry::Entry;
+use kafka_courier_spool::core::entry::{Entry, Ordinal};
 use kafka_courier_spool::core::ids::Life;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
@@ -309,6 +309,22 @@ fn round_without_room_is_repeated() {
     assert!(matches!(rest[..], [Entry::Begin { .. }, Entry::Batch(_)]), "{rest:?}");
     assert_eq!(released(&stage.take_effects()), [0]);
     assert!(!stage.is_full());
+}
+
+#[test]
+fn refused_items_precede_a_batch() {
+    let mut stage = ready_stage();
+    commit(&mut stage);
+    let mut items = ItemSet::default();
+    items.insert(Ordinal(1), 7);
+    stage.handle(SpoolCommand::Skipped { input: InputNumber(1), items });
+    stage.submit(submission(0, 0, 1));
+    assert!(stage.round(u64::MAX, u64::MAX).iter().any(|entry| matches!(entry, Entry::Batch(_))));
+    stage.refused();
+    let alone = stage.round(u64::MAX, u64::MAX);
+    assert!(matches!(alone.as_slice(), [Entry::Items { .. }]), "{alone:?}");
+    stage.committed();
+    assert!(commit(&mut stage).iter().any(|entry| matches!(entry, Entry::Batch(_))));
 }
 
 #[test]

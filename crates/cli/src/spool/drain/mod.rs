@@ -70,6 +70,8 @@ struct DrainSummary {
     failed: u64,
     /// Events that are still in the spool.
     left: u64,
+    /// Events that were damaged on the disk.
+    lost: u64,
     seconds: f64,
 }
 
@@ -115,7 +117,7 @@ async fn drain(args: &DrainArgs) -> Result<Exit, CommandError> {
         DrainEnd::Failed(error) => Err(error),
         DrainEnd::Signal if left > 0 => Ok(signals.exit()),
         _ if left > 0 => Ok(Exit::Busy),
-        _ if producer.stats().failed > 0 => Ok(Exit::SomeFailed),
+        _ if producer.stats().failed > 0 || lost(&producer.stats()) > 0 => Ok(Exit::SomeFailed),
         _ => Ok(Exit::Ok),
     }
 }
@@ -134,7 +136,7 @@ fn watched(
         WatchEnd::Signal { left } => (*left, signals.exit()),
     };
     if args.json {
-        print_json(&DrainSummary { delivered: 0, failed: 0, left, seconds: took.as_secs_f64() })?;
+        print_json(&DrainSummary { delivered: 0, failed: 0, left, lost: 0, seconds: took.as_secs_f64() })?;
         return Ok(exit);
     }
     match end {
@@ -246,11 +248,20 @@ fn print_summary(
 ) -> Result<(), CommandError> {
     let seconds = took.as_secs_f64();
     if args.json {
-        return print_json(&DrainSummary { delivered: stats.sent, failed: stats.failed, left, seconds });
+        return print_json(&DrainSummary {
+            delivered: stats.sent,
+            failed: stats.failed,
+            left,
+            lost: lost(stats),
+            seconds,
+        });
     }
     let mut text = format!("{} delivered", events(stats.sent));
     if stats.failed > 0 {
         text.push_str(&format!(", {} failed and kept as dead letters (courier dlq)", HumanCount(stats.failed)));
+    }
+    if lost(stats) > 0 {
+        text.push_str(&format!(", {} damaged on the disk and lost", HumanCount(lost(stats))));
     }
     text.push_str(&match left {
         0 => format!(", none left in {}", chosen.shown()),
@@ -258,6 +269,11 @@ fn print_summary(
     });
     crate::say(&format!("{text}, in {seconds:.1} s"));
     Ok(())
+}
+
+/// Returns the number of events that were damaged on the disk.
+fn lost(stats: &Stats) -> u64 {
+    stats.spool.as_ref().map_or(0, |spool| spool.lost)
 }
 
 fn print_json(summary: &DrainSummary) -> Result<(), CommandError> {

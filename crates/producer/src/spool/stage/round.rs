@@ -59,7 +59,8 @@ impl<T: Clone + BatchItems> Stage<T> {
         entries.append(&mut self.inputs);
         self.written_skipped = std::mem::take(&mut self.skipped);
         let mut round_items = self.written_skipped.clone();
-        let mut total = 0;
+        let mut total =
+            round_items.values().map(|items| items.numbers.iter().count() as u64 * RANGE_BYTES).sum::<u64>();
         self.is_full = false;
         let takes_batches = !std::mem::take(&mut self.is_facts_turn);
         while let Some(batch) = self.accepted.pop_front_if(|_| takes_batches) {
@@ -113,7 +114,7 @@ impl<T: Clone + BatchItems> Stage<T> {
             _ => true,
         });
         let written = std::mem::take(&mut self.written);
-        self.is_facts_turn = !written.is_empty() && !self.facts.is_empty();
+        self.is_facts_turn = !written.is_empty() && (!self.facts.is_empty() || !self.skipped.is_empty());
         written.into_iter().rev().for_each(|batch| self.accepted.push_front(batch));
     }
 
