@@ -116,7 +116,7 @@ pub(super) fn open_input(
     let failed = |error: io::Error| CommandError(Exit::Io, format!("cannot read {shown}: {error}"));
     let name = path.canonicalize().map_err(failed)?.display().to_string();
     let read = File::open(path).map_err(failed)?;
-    let start = start_of(read, &name, producer.spool_inputs(), again).map_err(failed)?;
+    let start = start_of(read, &name, producer.spool_inputs(), is_gone, again).map_err(failed)?;
     let start = start.map_err(|changed| {
         let why = format!(
             "{shown} has changed since it was published: {changed}: restore the file, or publish it from its start with \
@@ -146,6 +146,12 @@ pub(super) fn open_input(
         Some(_) => Source { items, ..opened },
     };
     Ok((source, id))
+}
+
+/// Returns whether no file has the path with which an input was begun. A file that can't be looked up, or whose path is not
+/// known in full, is assumed to be there.
+fn is_gone(name: &str) -> bool {
+    !name.contains(char::REPLACEMENT_CHARACTER) && matches!(Path::new(name).try_exists(), Ok(false))
 }
 
 /// Returns the text about the place where the run continues. `at` is `None` at the end of the file.
