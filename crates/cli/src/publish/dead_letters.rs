@@ -4,6 +4,7 @@
 //! - A dead letter is stored before the receipt of its event is written.
 //! - Dead letters that only memory has at the end are printed in full, unless `--no-dlq-file` is set.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,17 +164,28 @@ impl RunDeadLetters {
         Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new() }
     }
 
-    /// Adds the dead letter of an event that was not accepted. Every event that was read as JSON has one. A later run makes
-    /// the same dead letter of an item, and a store keeps both once.
-    pub(super) fn refused(&mut self, topic: &str, event: &dyn Event, error: &PublishError, item: Option<InputItem>) {
+    /// Adds the dead letter of an event that was not accepted, and returns its id. Every event that was read as JSON has one.
+    /// A later run makes the same dead letter of an item, and a store keeps both once.
+    pub(super) fn refused(
+        &mut self,
+        topic: &str,
+        event: &dyn Event,
+        error: &PublishError,
+        item: Option<InputItem>,
+    ) -> Option<LetterId> {
         match DeadLetters::letter_of(topic, event, error) {
             Ok(mut letter) => {
                 if let Some(item) = item {
                     letter.id = item_id(&item);
                 }
+                let id = letter.id;
                 self.waiting.push(letter);
+                Some(id)
             }
-            Err(error) => tracing::error!(%error, id = %event.id(), "event has no dead letter"),
+            Err(error) => {
+                tracing::error!(%error, id = %event.id(), "event has no dead letter");
+                None
+            }
         }
     }
 
@@ -181,13 +193,15 @@ impl RunDeadLetters {
         self.waiting.len() >= GROUP
     }
 
-    /// Stores the added dead letters. They are as durable as their store when the method returns.
+    /// Stores the added dead letters. They are as durable as their store when the method returns. Returns the ids of those
+    /// that no durable store took.
     ///
     /// # Cancel safety
     /// Cancel safe: the dead letters are stored even if the future is dropped.
-    pub(super) async fn keep(&mut self) {
-        if !self.waiting.is_empty() {
-            self.letters.put(std::mem::take(&mut self.waiting)).await;
+    pub(super) async fn keep(&mut self) -> HashSet<LetterId> {
+        match self.waiting.is_empty() {
+            true => HashSet::new(),
+            false => self.letters.put(std::mem::take(&mut self.waiting)).await,
         }
     }
 

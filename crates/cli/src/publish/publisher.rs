@@ -125,8 +125,8 @@ impl Publisher {
             Err(error) => {
                 for ParkedEvent { position, check, event, ticket } in events {
                     let item = self.item(position, check);
-                    monitor.dead_letters.refused(&topic, &event, &error, item);
-                    monitor.skip(item);
+                    let letter = monitor.dead_letters.refused(&topic, &event, &error, item);
+                    monitor.skip(item, letter);
                     let at = (Some(ticket), position.place);
                     monitor.tally.refused(at, event.id().clone(), topic.clone(), &error);
                 }
@@ -150,7 +150,7 @@ impl Publisher {
                     let position = line.position;
                     monitor.tally.bad(position.place, error.to_string());
                     if !self.strict {
-                        monitor.skip(self.item(position, line.check));
+                        monitor.skip(self.item(position, line.check), None);
                     }
                     self.waiting.pop_front();
                     if self.strict {
@@ -211,8 +211,8 @@ impl Publisher {
             }
             Err(PublishError::Spool(_)) => return Err(StopReason::SpoolFailed),
             Err(error) => {
-                monitor.dead_letters.refused(&topic, event, &error, item);
-                monitor.skip(item);
+                let letter = monitor.dead_letters.refused(&topic, event, &error, item);
+                monitor.skip(item, letter);
                 monitor.tally.refused(at, event.id().clone(), topic, &error);
             }
         }

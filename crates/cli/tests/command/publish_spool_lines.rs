@@ -1,7 +1,25 @@
-//! `courier publish --spool`: lines that several files share.
+//! `courier publish --spool`: lines that several files share, and lines that become dead letters.
 
-use crate::publish_spool::Spooled;
-use crate::support::{cluster, wait_for_records};
+use crate::publish_spool::{Spooled, login};
+use crate::support::{CourierProcess, cluster, command, ids, receipts, wait_for_records};
+
+/// An order, whose topic the cluster lacks.
+fn order(id: &str) -> String {
+    format!("{{\"id\":\"{id}\",\"type\":\"order.placed\"}}\n")
+}
+
+/// Returns the event ids of the dead letters in a file.
+async fn letters(file: &str) -> Vec<String> {
+    let list = CourierProcess::start(command(&["dlq", "list", "--file", file, "--json"], &[])).output().await;
+    let mut ids: Vec<_> =
+        receipts(&list.out).iter().map(|letter| letter["event_id"].as_str().unwrap().to_owned()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn letter_file(spooled: &Spooled) -> String {
+    spooled.folder.path().join("letters.redb").display().to_string()
+}
 
 #[tokio::test]
 async fn shared_lines_are_published_again() {
@@ -17,4 +35,18 @@ async fn shared_lines_are_published_again() {
     }
     wait_for_records(&cluster, "user-events", 62).await;
     assert_eq!(cluster.records("user-events").len(), 62);
+}
+
+#[tokio::test]
+async fn line_without_durable_letter_repeats() {
+    let (cluster, spooled) = (cluster().await, Spooled::new());
+    let file = spooled.file_of("events", &format!("{}{}{}", login(1), order("a"), order("b")));
+    let store = letter_file(&spooled);
+    let arguments = [&*file, "--dlq-file", &store];
+    let run = spooled.start_with(&cluster.bootstrap(), &arguments, ("KAFKA_DLQ_MAX_LETTERS", "1"));
+    run.output().await.expect(1, &["in memory only and printed below in full"]);
+    spooled.publish(&cluster, &arguments).await.expect(1, &["continues at line "]);
+    assert_eq!(letters(&store).await, ["a", "b"]);
+    spooled.publish(&cluster, &arguments).await.expect(0, &["all of its 3 items"]);
+    assert_eq!(ids(&cluster.records("user-events")), ["1"]);
 }
