@@ -14,6 +14,7 @@ use kafka_courier::dlq::{DeadLetterStore, Letter, LetterId, Selection, StoreErro
 use kafka_courier::spool::InputItem;
 use kafka_courier::{DeadLetterStats, DeadLetters, KafkaConfig, PublishError};
 use kafka_courier_event_model::Event;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::PublishArgs;
@@ -176,7 +177,7 @@ impl RunDeadLetters {
         match DeadLetters::letter_of(topic, event, error) {
             Ok(mut letter) => {
                 if let Some(item) = item {
-                    letter.id = item_id(&item);
+                    letter.id = item_id(topic, &item);
                 }
                 let id = letter.id;
                 self.waiting.push(letter);
@@ -289,13 +290,19 @@ impl RunDeadLetters {
     }
 }
 
-/// Returns the id of the dead letter of an item: a UUIDv8 (RFC 9562) of its number and its check.
-fn item_id(item: &InputItem) -> LetterId {
+/// Returns the id of the dead letter of an item: a UUIDv8 (RFC 9562) that begins with the item's number, and continues with
+/// a hash of the spool, the input, the item and the topic.
+fn item_id(topic: &str, item: &InputItem) -> LetterId {
+    let hash = Sha256::new()
+        .chain_update(item.input.to_bytes())
+        .chain_update(item.number.to_be_bytes())
+        .chain_update(item.check.to_be_bytes())
+        .chain_update(topic);
     let mut bytes = [0; 16];
+    bytes.iter_mut().zip(hash.finalize()).for_each(|(byte, of_hash)| *byte = of_hash);
     let [_, _, number @ ..] = item.number.to_be_bytes();
     bytes[..6].copy_from_slice(&number);
-    bytes[8..].copy_from_slice(&item.check.to_be_bytes());
-    bytes[6] = 0x80; // version 8
+    bytes[6] = bytes[6] & 0x0f | 0x80; // version 8
     bytes[8] = bytes[8] & 0x3f | 0x80; // variant of RFC 9562
     Uuid::from_bytes(bytes).into()
 }

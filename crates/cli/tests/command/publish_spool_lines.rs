@@ -1,7 +1,7 @@
 //! `courier publish --spool`: lines that several files share, and lines that become dead letters.
 
 use crate::publish_spool::{Spooled, login};
-use crate::support::{CourierProcess, cluster, command, ids, receipts, wait_for_records};
+use crate::support::{CourierProcess, ORDER, cluster, command, ids, receipts, wait_for_records};
 
 /// An order, whose topic the cluster lacks.
 fn order(id: &str) -> String {
@@ -49,4 +49,20 @@ async fn line_without_durable_letter_repeats() {
     assert_eq!(letters(&store).await, ["a", "b"]);
     spooled.publish(&cluster, &arguments).await.expect(0, &["all of its 3 items"]);
     assert_eq!(ids(&cluster.records("user-events")), ["1"]);
+}
+
+#[tokio::test]
+async fn equal_lines_have_separate_letters() {
+    let (cluster, spooled) = (cluster().await, Spooled::new());
+    let store = letter_file(&spooled);
+    for (name, number) in [("one", 1), ("other", 2)] {
+        let file = spooled.file_of(name, &format!("{}{ORDER}\n", login(number)));
+        spooled.publish(&cluster, &[&file, "--dlq-file", &store]).await.expect(1, &["line 2: topic "]);
+        spooled.publish(&cluster, &[&file, "--dlq-file", &store, "--again"]).await.expect(1, &["line 2: topic "]);
+    }
+    // The first file of another spool with the same dead letters.
+    let second = Spooled::new();
+    let file = second.file_of("one", &format!("{}{ORDER}\n", login(1)));
+    second.publish(&cluster, &[&file, "--dlq-file", &store]).await.expect(1, &["line 2: topic "]);
+    assert_eq!(letters(&store).await, ["order"; 5]);
 }

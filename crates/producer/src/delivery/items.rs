@@ -17,7 +17,7 @@ impl BatchItems for Token {
 impl BatchState {
     /// Adds the item of a record.
     pub(crate) fn add_item(&self, item: &InputItem) {
-        let (input, number) = (item.input.0, Ordinal(item.number));
+        let (input, number) = (item.input.number, Ordinal(item.number));
         let mut inner = self.inner.lock();
         match inner.items.iter_mut().find(|(of, _)| *of == input) {
             Some((_, items)) => items.insert(number, item.check),
