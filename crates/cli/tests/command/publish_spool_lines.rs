@@ -1,6 +1,8 @@
 //! `courier publish --spool`: lines that several files share, and lines that become dead letters.
 
-use crate::publish_spool::{Spooled, login};
+use kafka_courier_test_broker::TestCluster;
+
+use crate::publish_spool::{NO_BROKER, Spooled, login};
 use crate::support::{CourierProcess, ORDER, cluster, command, ids, receipts, wait_for_records};
 
 /// An order, whose topic the cluster lacks.
@@ -65,4 +67,18 @@ async fn equal_lines_have_separate_letters() {
     let file = second.file_of("one", &format!("{}{ORDER}\n", login(1)));
     second.publish(&cluster, &[&file, "--dlq-file", &store]).await.expect(1, &["line 2: topic "]);
     assert_eq!(letters(&store).await, ["order"; 5]);
+}
+
+#[tokio::test]
+async fn further_topics_wait_for_brokers() {
+    let cluster = TestCluster::builder().topic("user-events", 1).topic("default-events", 1).start().await.unwrap();
+    let spooled = Spooled::new();
+    // The events of the first topic take all the memory for events that wait for their topics.
+    let users: String = (1..=20_000).map(login).collect();
+    let file = spooled.file_of("events", &format!("{users}{}{}", order("a"), order("b")));
+    let output = spooled.start(NO_BROKER, &[&file, "--grace", "5"]).output().await;
+    output.expect(75, &["the input was not published to its end: run the command again"]);
+    assert!(!output.err.contains("line 20001"), "{}", output.err);
+    spooled.publish(&cluster, &[&file, "--wait"]).await.expect(0, &["20,002 read, 20,002 stored"]);
+    assert_eq!(ids(&cluster.records("default-events")), ["a", "b"]);
 }

@@ -30,7 +30,7 @@ impl PublishSession {
     pub(super) async fn run_spooled(mut self, spool: SpoolRun) -> Summary {
         let is_file = spool.input.is_some();
         let (end, ends) = self.publish_spooled(is_file).await;
-        let delivered = self.deliver_spooled(&spool, ends).await;
+        let delivered = self.deliver_spooled(&spool, ends, end).await;
         self.close_spooled(&delivered).await;
         let stats = self.monitor.producer_stats();
         let (left, unread) = match left(&spool).await {
@@ -71,8 +71,9 @@ impl PublishSession {
         (end, ends)
     }
 
-    /// Delivers what the spool has, until all is delivered, the grace period is over, or a signal ends the run.
-    async fn deliver_spooled(&mut self, spool: &SpoolRun, ends: Option<Instant>) -> DeliveryEnd {
+    /// Delivers what the spool has, until all is delivered, the grace period is over, or a signal ends the run. `end` is why
+    /// reading ended.
+    async fn deliver_spooled(&mut self, spool: &SpoolRun, ends: Option<Instant>, end: StopReason) -> DeliveryEnd {
         // Everything that was accepted is stored now, and not after flush_timeout.
         self.producer.flush(Duration::ZERO).await;
         let grace_ends = Instant::now() + self.grace;
@@ -83,6 +84,10 @@ impl PublishSession {
             let spooled = stats.spool.clone().unwrap_or_default();
             if let Some(error) = fault(&spooled, stats.in_flight) {
                 return DeliveryEnd::Failed(error);
+            }
+            if end == StopReason::SpoolFailed {
+                let why = "the producer has ended: the spool has the events that it did not deliver".to_owned();
+                return DeliveryEnd::Failed(CommandError(Exit::Io, why));
             }
             if stats.in_flight == 0 && spooled.records == 0 {
                 return DeliveryEnd::Settled;
