@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::HumanCount;
-use kafka_courier::dlq::OpenError;
-use kafka_courier::spool::{InputId, SpoolHolder, SpooledInput};
-use kafka_courier::{ConfigErrors, ConfigProblem, KafkaConfig, KafkaProducer, SpoolFull, SpoolOpenError, shown_file};
+use kafka_courier::spool::{InputId, SpooledInput};
+use kafka_courier::{ConfigErrors, KafkaConfig, KafkaProducer, SpoolFull, shown_file};
 
 use super::PublishArgs;
 use super::input_start::{InputStart, start_of};
@@ -20,6 +19,7 @@ use super::known_items::KnownItems;
 use super::position::{InputPlace, InputPosition};
 use super::reader::Source;
 use crate::exit::{CommandError, Exit};
+use crate::spool_errors;
 use crate::terminal::printable;
 
 /// How long a run waits for Kafka before it reads.
@@ -88,17 +88,10 @@ pub(super) async fn check_cluster(
 
 /// Returns the error of a producer that can't be built.
 pub(super) fn build_failed(dir: &Path, errors: &ConfigErrors) -> CommandError {
-    let is_held = |problem: &ConfigProblem| matches!(problem.dead_letter_error(), Some(OpenError::Held { .. }));
-    match errors.problems().iter().find_map(ConfigProblem::spool_error) {
-        Some(SpoolOpenError::Locked { pid, .. }) => {
-            let (dir, holder) = (shown_file(dir), SpoolHolder { pid: *pid });
-            let why = format!("{dir}: {holder} has this spool: try again later, or name another folder");
-            CommandError(Exit::Busy, why)
-        }
-        Some(error) => CommandError(Exit::Io, error.to_string()),
-        None if errors.problems().iter().any(is_held) => CommandError(Exit::Busy, errors.to_string()),
-        None => CommandError(Exit::Config, errors.to_string()),
-    }
+    spool_errors::build_failed(errors, |holder| {
+        let why = format!("{}: {holder} has this spool: try again later, or name another folder", shown_file(dir));
+        CommandError(Exit::Busy, why)
+    })
 }
 
 /// Decides where the run continues with its input, says so, and opens the input there. `file` is the argument. Blocks.

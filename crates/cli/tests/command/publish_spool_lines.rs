@@ -1,4 +1,6 @@
-//! `courier publish --spool`: lines that several files share, and lines that become dead letters.
+//! `courier publish --spool`: lines that several files share, lines that become dead letters, and folders that are refused.
+
+use std::process::Command;
 
 use kafka_courier_test_broker::TestCluster;
 
@@ -81,4 +83,16 @@ async fn further_topics_wait_for_brokers() {
     assert!(!output.err.contains("line 20001"), "{}", output.err);
     spooled.publish(&cluster, &[&file, "--wait"]).await.expect(0, &["20,002 read, 20,002 stored"]);
     assert_eq!(ids(&cluster.records("default-events")), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn copied_folder_is_a_wrong_setting() {
+    let (cluster, spooled) = (cluster().await, Spooled::new());
+    let (first, second) = (spooled.file("first", 1..3), spooled.file("second", 3..5));
+    spooled.publish(&cluster, &[&first]).await.expect(0, &[]);
+    spooled.start(NO_BROKER, &[&second, "--grace", "1"]).output().await.expect(75, &["2 left in"]);
+    let copy = format!("{}-copy", spooled.dir);
+    assert!(Command::new("cp").args(["-r", &spooled.dir, &copy]).status().unwrap().success());
+    let spooled = Spooled { dir: copy, ..spooled };
+    spooled.publish(&cluster, &[&second]).await.expect(78, &["courier spool adopt"]);
 }

@@ -7,13 +7,13 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_courier::SpoolStats;
 use kafka_courier::spool::SpoolView;
 
 use super::{CLOSE_TIMEOUT, PublishSession, StopConditions, StopReason, Summary, UNINTERRUPTED};
 use crate::exit::{CommandError, Exit};
 use crate::publish::spool_run::SpoolRun;
 use crate::publish::summary::SpoolEnd;
+use crate::spool_errors::fault;
 
 /// Interval between two looks at the producer.
 const TICK: Duration = Duration::from_millis(100);
@@ -128,20 +128,6 @@ impl PublishSession {
     fn rest_conditions(&self) -> StopConditions {
         StopConditions { signals: 2, deadline: Some(Instant::now() + self.grace / 2), receipts: true }
     }
-}
-
-/// Returns why no further event can be delivered, if that is so.
-fn fault(spool: &SpoolStats, in_flight: u64) -> Option<CommandError> {
-    if let Some(fault) = &spool.fault {
-        let exit = if spool.is_other_cluster { Exit::Config } else { Exit::Io };
-        return Some(CommandError(exit, fault.clone()));
-    }
-    if in_flight > 0 || spool.held_partitions == 0 {
-        return None;
-    }
-    let why = "no durable store takes the dead letters of rejected events, which stay in the spool: fix dlq_file or \
-               dlq_topic, or make room there";
-    Some(CommandError(Exit::Io, why.to_owned()))
 }
 
 /// Returns the number of events in the folder.
