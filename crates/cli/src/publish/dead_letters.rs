@@ -243,6 +243,8 @@ impl RunDeadLetters {
         let option = match &self.file {
             Some(_) if usual => String::new(),
             Some(file) if file.name() == store => format!(" --file {store}"),
+            // The file in the folder of a spool. No topic has such a name.
+            _ if store.contains(std::path::is_separator) => format!(" --file {store}"),
             _ => format!(" --store-topic {store}"),
         };
         if self.file.as_ref().is_some_and(|file| file.name() == store) && held == 0 {

@@ -72,6 +72,16 @@ async fn equal_lines_have_separate_letters() {
 }
 
 #[tokio::test]
+async fn advice_names_the_folders_file() {
+    let (cluster, spooled) = (cluster().await, Spooled::new());
+    let file = spooled.file_of("events", &order("a"));
+    let store = format!("{}/dead-letters.redb", spooled.dir);
+    let advice = format!("`courier dlq list --file {store}` shows it");
+    spooled.publish(&cluster, &[&file]).await.expect(1, &[&advice]);
+    assert_eq!(letters(&store).await, ["a"]);
+}
+
+#[tokio::test]
 async fn further_topics_wait_for_brokers() {
     let cluster = TestCluster::builder().topic("user-events", 1).topic("default-events", 1).start().await.unwrap();
     let spooled = Spooled::new();
