@@ -194,8 +194,8 @@ impl RunDeadLetters {
         self.waiting.len() >= GROUP
     }
 
-    /// Stores the added dead letters. They are as durable as their store when the method returns. Returns the ids of those
-    /// that no durable store took.
+    /// Stores the added dead letters. They are as durable as their store when the method returns. Returns the ids of dead
+    /// letters that no durable store took.
     ///
     /// # Cancel safety
     /// Cancel safe: the dead letters are stored even if the future is dropped.

@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! - The code does no IO.
-//! - Without a spool, an outage fails the event. With one, the event waits: only an event that is wrong itself, or whose client
-//!   the brokers refuse, becomes a dead letter.
+//! - An outage fails an event, unless there is a spool: the event then waits. Only an event that is wrong itself, or whose
+//!   client the brokers refuse, becomes a dead letter.
 
 use kafka_courier::PublishError;
 

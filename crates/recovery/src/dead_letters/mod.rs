@@ -247,7 +247,7 @@ impl DeadLetters {
     }
 
     /// Keeps dead letters of the application. Returns once they are as durable as the producer's own dead letters, with the
-    /// ids of those that are lost when the process ends: no other store than memory or the log took them.
+    /// ids of dead letters that are lost when the process ends: no other store than memory or the log took them.
     ///
     /// # Cancel safety
     ///
@@ -255,7 +255,7 @@ impl DeadLetters {
     pub async fn put(&self, letters: Vec<Letter>) -> HashSet<LetterId> {
         let ids = letters.iter().map(|letter| letter.id).collect();
         let (kept, done) = oneshot::channel();
-        // The thread lives as long as this sender. Without a thread, no store has the letters.
+        // The thread lives as long as this sender. No store has the letters if there is no thread.
         let _ = self.work.send(Work::Put { letters, kept });
         done.await.unwrap_or(ids)
     }

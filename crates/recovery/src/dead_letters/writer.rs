@@ -45,7 +45,7 @@ pub(crate) enum Work {
     Settled(Vec<Letter>),
     /// Remove the letters of records with the outcome unknown that are in the log.
     Landed(Landed),
-    /// Keep letters of the application. The answer names those that are lost with the process.
+    /// Keep letters of the application. The answer names the letters that are lost with the process.
     Put { letters: Vec<Letter>, kept: oneshot::Sender<HashSet<LetterId>> },
     /// Notify once all earlier work is done.
     Barrier(oneshot::Sender<()>),
