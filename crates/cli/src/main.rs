@@ -22,6 +22,7 @@ mod settings;
 mod shared_file;
 mod signals;
 mod spool;
+mod spool_errors;
 mod state_folder;
 mod table;
 mod terminal;

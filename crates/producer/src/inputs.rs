@@ -5,13 +5,12 @@
 
 use kafka_courier_event_model::Event;
 use kafka_courier_spool::core::entry::Ordinal;
-use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
+use kafka_courier_spool::core::inputs::ItemSet;
 
 use crate::delivery::Delivery;
 use crate::engine::Engine;
 use crate::error::PublishError;
 use crate::spool::{InputId, InputItem, SpoolCommand, SpooledInput};
-use crate::sync::Ordering;
 use crate::topics::TopicEntry;
 
 impl Engine {
@@ -23,9 +22,9 @@ impl Engine {
     /// Begins an input. An earlier one of the same name is forgotten. Returns `None` without a spool.
     pub fn begin_input(&self, name: &str) -> Option<InputId> {
         let spool = self.intake.shared.spool.as_ref()?;
-        let input = InputNumber(spool.status.next_input.fetch_add(1, Ordering::Relaxed));
-        spool.send(SpoolCommand::Input { input, name: name.into() });
-        Some(InputId(input))
+        let id = spool.status.next_input()?;
+        spool.send(SpoolCommand::Input { input: id.number, name: name.into() });
+        Some(id)
     }
 
     /// Notes items that have no event to publish. The spool has them as dealt with soon.
@@ -34,7 +33,7 @@ impl Engine {
         for InputItem { input, number, check } in items {
             let mut items = ItemSet::default();
             items.insert(Ordinal(*number), *check);
-            spool.send(SpoolCommand::Skipped { input: input.0, items });
+            spool.send(SpoolCommand::Skipped { input: input.number, items });
         }
     }
 

@@ -70,7 +70,7 @@ impl SpoolParts {
         fastrand::fill(&mut nonce);
         let (commands, received) = channel();
         let sender = SpoolSender { commands, status: Arc::new(SpoolStatus::new(open.blocks)) };
-        sender.status.set_inputs(open.journal.table().inputs.clone());
+        sender.status.set_inputs(recovered.spool, open.journal.table().inputs.clone());
         Ok(Self { open, recovered, nonce: nonce.into(), sender, commands: received })
     }
 

@@ -4,6 +4,7 @@
 //! - A dead letter is stored before the receipt of its event is written.
 //! - Dead letters that only memory has at the end are printed in full, unless `--no-dlq-file` is set.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use kafka_courier::dlq::{DeadLetterStore, Letter, LetterId, Selection, StoreErro
 use kafka_courier::spool::InputItem;
 use kafka_courier::{DeadLetterStats, DeadLetters, KafkaConfig, PublishError};
 use kafka_courier_event_model::Event;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::PublishArgs;
@@ -163,17 +165,28 @@ impl RunDeadLetters {
         Self { letters, file, forgets, began: Timestamp::now(), waiting: Vec::new() }
     }
 
-    /// Adds the dead letter of an event that was not accepted. Every event that was read as JSON has one. A later run makes
-    /// the same dead letter of an item, and a store keeps both once.
-    pub(super) fn refused(&mut self, topic: &str, event: &dyn Event, error: &PublishError, item: Option<InputItem>) {
+    /// Adds the dead letter of an event that was not accepted, and returns its id. Every event that was read as JSON has one.
+    /// A later run makes the same dead letter of an item, and a store keeps both once.
+    pub(super) fn refused(
+        &mut self,
+        topic: &str,
+        event: &dyn Event,
+        error: &PublishError,
+        item: Option<InputItem>,
+    ) -> Option<LetterId> {
         match DeadLetters::letter_of(topic, event, error) {
             Ok(mut letter) => {
                 if let Some(item) = item {
-                    letter.id = item_id(&item);
+                    letter.id = item_id(topic, &item);
                 }
+                let id = letter.id;
                 self.waiting.push(letter);
+                Some(id)
             }
-            Err(error) => tracing::error!(%error, id = %event.id(), "event has no dead letter"),
+            Err(error) => {
+                tracing::error!(%error, id = %event.id(), "event has no dead letter");
+                None
+            }
         }
     }
 
@@ -181,13 +194,15 @@ impl RunDeadLetters {
         self.waiting.len() >= GROUP
     }
 
-    /// Stores the added dead letters. They are as durable as their store when the method returns.
+    /// Stores the added dead letters. They are as durable as their store when the method returns. Returns the ids of dead
+    /// letters that no durable store took.
     ///
     /// # Cancel safety
     /// Cancel safe: the dead letters are stored even if the future is dropped.
-    pub(super) async fn keep(&mut self) {
-        if !self.waiting.is_empty() {
-            self.letters.put(std::mem::take(&mut self.waiting)).await;
+    pub(super) async fn keep(&mut self) -> HashSet<LetterId> {
+        match self.waiting.is_empty() {
+            true => HashSet::new(),
+            false => self.letters.put(std::mem::take(&mut self.waiting)).await,
         }
     }
 
@@ -228,6 +243,8 @@ impl RunDeadLetters {
         let option = match &self.file {
             Some(_) if usual => String::new(),
             Some(file) if file.name() == store => format!(" --file {store}"),
+            // The file in the folder of a spool. No topic has such a name.
+            _ if store.contains(std::path::is_separator) => format!(" --file {store}"),
             _ => format!(" --store-topic {store}"),
         };
         if self.file.as_ref().is_some_and(|file| file.name() == store) && held == 0 {
@@ -275,13 +292,19 @@ impl RunDeadLetters {
     }
 }
 
-/// Returns the id of the dead letter of an item: a UUIDv8 (RFC 9562) of its number and its check.
-fn item_id(item: &InputItem) -> LetterId {
+/// Returns the id of the dead letter of an item: a UUIDv8 (RFC 9562) that begins with the item's number, and continues with
+/// a hash of the spool, the input, the item and the topic.
+fn item_id(topic: &str, item: &InputItem) -> LetterId {
+    let hash = Sha256::new()
+        .chain_update(item.input.to_bytes())
+        .chain_update(item.number.to_be_bytes())
+        .chain_update(item.check.to_be_bytes())
+        .chain_update(topic);
     let mut bytes = [0; 16];
+    bytes.iter_mut().zip(hash.finalize()).for_each(|(byte, of_hash)| *byte = of_hash);
     let [_, _, number @ ..] = item.number.to_be_bytes();
     bytes[..6].copy_from_slice(&number);
-    bytes[8..].copy_from_slice(&item.check.to_be_bytes());
-    bytes[6] = 0x80; // version 8
+    bytes[6] = bytes[6] & 0x0f | 0x80; // version 8
     bytes[8] = bytes[8] & 0x3f | 0x80; // variant of RFC 9562
     Uuid::from_bytes(bytes).into()
 }

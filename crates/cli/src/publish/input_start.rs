@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! - The code does no IO beside reading.
-//! - An input is known by its name. A file without a known name is known by the bytes of the items that are dealt with: a
-//!   renamed file continues.
+//! - An input is known by its name. A file without a known name is a renamed one if an input whose file is gone has its
+//!   first items. Otherwise the file is a new input: files may share lines.
 //! - An item that is dealt with is not published again, unless the whole file is.
 
 use std::cell::RefCell;
@@ -86,7 +86,8 @@ pub(super) enum ChangedInput {
     Other { last: u64 },
 }
 
-/// Reads a file, and compares it with the inputs of a spool. `again` publishes a finished or changed file from its start.
+/// Reads a file, and compares it with the inputs of a spool. `is_gone` says whether no file has an input's name. `again`
+/// publishes a finished or changed file from its start.
 ///
 /// # Errors
 /// The error of the file, or the change.
@@ -94,11 +95,12 @@ pub(super) fn start_of(
     file: impl Read,
     name: &str,
     inputs: Vec<SpooledInput>,
+    is_gone: impl Fn(&str) -> bool,
     again: bool,
 ) -> io::Result<Result<InputStart, ChangedInput>> {
     let named = inputs.iter().any(|input| &**input.name() == name);
-    // A file with a known name is compared with that input alone.
-    let compared = |input: &SpooledInput| input.count() > 0 && (!named || &**input.name() == name);
+    let may_be = |known: &str| if named { known == name } else { is_gone(known) };
+    let compared = |input: &SpooledInput| input.count() > 0 && may_be(input.name());
     let candidates: Vec<_> = inputs.iter().filter(|input| compared(input)).cloned().map(Candidate::new).collect();
     if candidates.is_empty() {
         return Ok(Ok(InputStart::New));

@@ -23,6 +23,7 @@ mod publisher;
 mod reader;
 mod reasons;
 mod receipts;
+mod refusal;
 mod session;
 mod spool_run;
 mod spool_summary;

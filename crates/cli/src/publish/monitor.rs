@@ -7,6 +7,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use kafka_courier::dlq::LetterId;
 use kafka_courier::spool::InputItem;
 use kafka_courier::{KafkaProducer, Stats};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
@@ -72,8 +73,8 @@ pub(super) struct Monitor {
     pub(super) progress: ProgressLine,
     pub(super) signals: Signals,
     producer: KafkaProducer,
-    /// Items of the input without an event, whose reports are not durable yet.
-    skipped: Vec<InputItem>,
+    /// Items of the input without an event, whose reports are not durable yet, and the dead letter of each.
+    skipped: Vec<(InputItem, Option<LetterId>)>,
     look: Interval,
 }
 
@@ -141,16 +142,20 @@ impl Monitor {
     }
 
     /// Stores the dead letters of events that were not accepted. Their receipts can be written afterwards, and the spool
-    /// counts their items as dealt with.
+    /// counts their items as dealt with. An item whose dead letter only memory has is published again by the next run.
     pub(super) async fn keep(&mut self) {
-        self.dead_letters.keep().await;
+        // If the future is dropped, the items are not dealt with, and the next run makes the same dead letters of them.
+        let skipped = std::mem::take(&mut self.skipped);
+        let volatile = self.dead_letters.keep().await;
         self.tally.kept();
-        self.producer.skip_items(&std::mem::take(&mut self.skipped));
+        let durable = |(_, letter): &(InputItem, Option<LetterId>)| letter.is_none_or(|id| !volatile.contains(&id));
+        let items: Vec<_> = skipped.into_iter().filter(durable).map(|(item, _)| item).collect();
+        self.producer.skip_items(&items);
     }
 
-    /// Adds an item that is dealt with without an event.
-    pub(super) fn skip(&mut self, item: Option<InputItem>) {
-        self.skipped.extend(item);
+    /// Adds an item that is dealt with without an event. An event that was not accepted has a dead letter.
+    pub(super) fn skip(&mut self, item: Option<InputItem>, letter: Option<LetterId>) {
+        self.skipped.extend(item.map(|item| (item, letter)));
     }
 
     /// Whether [`keep`](Self::keep) must be called.

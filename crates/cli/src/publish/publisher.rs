@@ -18,6 +18,7 @@ use super::line_channel::InputLine;
 use super::monitor::{Monitor, StopConditions, StopReason};
 use super::parked::{Parked, ParkedEvent};
 use super::position::{InputPlace, InputPosition};
+use super::refusal::Refusal;
 use super::tally::{Room, Ticket};
 use super::topic_waits::{ResolvedTopic, TopicWaits};
 use super::unmapped::Unmapped;
@@ -106,11 +107,18 @@ impl Publisher {
     }
 
     /// Moves the events of a topic that is now known to the front of the queue, or fails them if the topic has failed.
-    pub(super) fn topic_resolved(&mut self, monitor: &mut Monitor, settled: ResolvedTopic) {
+    ///
+    /// # Errors
+    /// [`StopReason::SpoolFailed`] if the producer of a spool has ended. The events stay parked.
+    pub(super) fn topic_resolved(&mut self, monitor: &mut Monitor, settled: ResolvedTopic) -> Result<(), StopReason> {
         let ResolvedTopic { topic, result } = settled;
-        let is_away = |error: &PublishError| error.is_outage() && !error.is_refusal();
-        if self.spool.is_some() && result.as_ref().is_err_and(is_away) {
-            return self.topics.wait_again(&self.producer, topic);
+        match result.as_ref().err().map(|error| Refusal::of(error, self.spool.is_some())) {
+            Some(Refusal::Ended) => return Err(StopReason::SpoolFailed),
+            Some(Refusal::Topic | Refusal::Room) => {
+                self.topics.wait_again(&self.producer, topic);
+                return Ok(());
+            }
+            Some(Refusal::Event) | None => {}
         }
         let events = self.parked.take(&topic);
         match result {
@@ -125,13 +133,14 @@ impl Publisher {
             Err(error) => {
                 for ParkedEvent { position, check, event, ticket } in events {
                     let item = self.item(position, check);
-                    monitor.dead_letters.refused(&topic, &event, &error, item);
-                    monitor.skip(item);
+                    let letter = monitor.dead_letters.refused(&topic, &event, &error, item);
+                    monitor.skip(item, letter);
                     let at = (Some(ticket), position.place);
                     monitor.tally.refused(at, event.id().clone(), topic.clone(), &error);
                 }
             }
         }
+        Ok(())
     }
 
     /// Processes all lines in the queue. Events whose topic is not known yet may stay parked.
@@ -150,7 +159,7 @@ impl Publisher {
                     let position = line.position;
                     monitor.tally.bad(position.place, error.to_string());
                     if !self.strict {
-                        monitor.skip(self.item(position, line.check));
+                        monitor.skip(self.item(position, line.check), None);
                     }
                     self.waiting.pop_front();
                     if self.strict {
@@ -193,26 +202,28 @@ impl Publisher {
         let topic = self.topic_of(event);
         let at = (*ticket, position.place);
         let item = self.item(*position, *check);
-        match self.offer((&topic, event, item), monitor, conditions).await? {
-            Ok(delivery) => {
+        let offered = self.offer((&topic, event, item), monitor, conditions).await?;
+        let refusal = offered.as_ref().err().map(|error| Refusal::of(error, self.spool.is_some()));
+        match (offered, refusal) {
+            (Ok(delivery), _) => {
                 monitor.tally.accepted(at, event.id().clone(), delivery, event.as_str().len());
                 self.unmapped.note(&topic, event.event_type());
                 self.reached = self.reached.max(Some(position.place));
             }
-            Err(PublishError::TopicPending { .. }) if self.parked.is_full() => {
+            (Err(_), Some(Refusal::Topic)) if self.parked.is_full() => {
                 return self.wait_for_topic(monitor, conditions).await;
             }
-            Err(PublishError::TopicPending { .. }) => {
+            (Err(_), Some(Refusal::Topic)) => {
                 let ticket = monitor.tally.parked(at, event.id().clone());
                 return self.park_first(topic, ticket);
             }
-            Err(PublishError::BufferFull { .. } | PublishError::SpoolFull { .. }) if self.spool.is_some() => {
+            (Err(_), Some(Refusal::Room)) => {
                 return monitor.run(PUBLISHING, conditions, tokio::time::sleep(ROOM_PAUSE)).await;
             }
-            Err(PublishError::Spool(_)) => return Err(StopReason::SpoolFailed),
-            Err(error) => {
-                monitor.dead_letters.refused(&topic, event, &error, item);
-                monitor.skip(item);
+            (Err(_), Some(Refusal::Ended)) => return Err(StopReason::SpoolFailed),
+            (Err(error), _) => {
+                let letter = monitor.dead_letters.refused(&topic, event, &error, item);
+                monitor.skip(item, letter);
                 monitor.tally.refused(at, event.id().clone(), topic, &error);
             }
         }
@@ -294,10 +305,10 @@ impl Publisher {
     }
 
     async fn wait_for_topic(&mut self, monitor: &mut Monitor, conditions: StopConditions) -> Result<(), StopReason> {
-        if let Some(settled) = monitor.run(WAITING_FOR_TOPICS, conditions, self.topics.next()).await? {
-            self.topic_resolved(monitor, settled);
+        match monitor.run(WAITING_FOR_TOPICS, conditions, self.topics.next()).await? {
+            Some(settled) => self.topic_resolved(monitor, settled),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Reports all items in the queue and all parked events as not published. Returns the place of the first such event.

@@ -160,7 +160,7 @@ impl PublishSession {
             };
             match self.monitor.run("publishing", UNINTERRUPTED, next).await? {
                 NextInput::Topic(settled) => {
-                    settled.into_iter().for_each(|s| self.publisher.topic_resolved(&mut self.monitor, s))
+                    settled.into_iter().try_for_each(|s| self.publisher.topic_resolved(&mut self.monitor, s))?
                 }
                 NextInput::Handover(Some(handed)) => self.take(handed)?,
                 NextInput::Handover(None) => self.is_whole = true,

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::HumanCount;
-use kafka_courier::dlq::OpenError;
-use kafka_courier::spool::{InputId, SpoolHolder, SpooledInput};
-use kafka_courier::{ConfigErrors, ConfigProblem, KafkaConfig, KafkaProducer, SpoolFull, SpoolOpenError, shown_file};
+use kafka_courier::spool::{InputId, SpooledInput};
+use kafka_courier::{ConfigErrors, KafkaConfig, KafkaProducer, SpoolFull, shown_file};
 
 use super::PublishArgs;
 use super::input_start::{InputStart, start_of};
@@ -20,6 +19,7 @@ use super::known_items::KnownItems;
 use super::position::{InputPlace, InputPosition};
 use super::reader::Source;
 use crate::exit::{CommandError, Exit};
+use crate::spool_errors;
 use crate::terminal::printable;
 
 /// How long a run waits for Kafka before it reads.
@@ -88,17 +88,10 @@ pub(super) async fn check_cluster(
 
 /// Returns the error of a producer that can't be built.
 pub(super) fn build_failed(dir: &Path, errors: &ConfigErrors) -> CommandError {
-    let is_held = |problem: &ConfigProblem| matches!(problem.dead_letter_error(), Some(OpenError::Held { .. }));
-    match errors.problems().iter().find_map(ConfigProblem::spool_error) {
-        Some(SpoolOpenError::Locked { pid, .. }) => {
-            let (dir, holder) = (shown_file(dir), SpoolHolder { pid: *pid });
-            let why = format!("{dir}: {holder} has this spool: try again later, or name another folder");
-            CommandError(Exit::Busy, why)
-        }
-        Some(error) => CommandError(Exit::Io, error.to_string()),
-        None if errors.problems().iter().any(is_held) => CommandError(Exit::Busy, errors.to_string()),
-        None => CommandError(Exit::Config, errors.to_string()),
-    }
+    spool_errors::build_failed(errors, |holder| {
+        let why = format!("{}: {holder} has this spool: try again later, or name another folder", shown_file(dir));
+        CommandError(Exit::Busy, why)
+    })
 }
 
 /// Decides where the run continues with its input, says so, and opens the input there. `file` is the argument. Blocks.
@@ -116,7 +109,7 @@ pub(super) fn open_input(
     let failed = |error: io::Error| CommandError(Exit::Io, format!("cannot read {shown}: {error}"));
     let name = path.canonicalize().map_err(failed)?.display().to_string();
     let read = File::open(path).map_err(failed)?;
-    let start = start_of(read, &name, producer.spool_inputs(), again).map_err(failed)?;
+    let start = start_of(read, &name, producer.spool_inputs(), is_gone, again).map_err(failed)?;
     let start = start.map_err(|changed| {
         let why = format!(
             "{shown} has changed since it was published: {changed}: restore the file, or publish it from its start with \
@@ -146,6 +139,12 @@ pub(super) fn open_input(
         Some(_) => Source { items, ..opened },
     };
     Ok((source, id))
+}
+
+/// Returns whether no file has the path with which an input was begun. A file that can't be looked up, or whose path is not
+/// known in full, is assumed to be there.
+fn is_gone(name: &str) -> bool {
+    !name.contains(char::REPLACEMENT_CHARACTER) && matches!(Path::new(name).try_exists(), Ok(false))
 }
 
 /// Returns the text about the place where the run continues. `at` is `None` at the end of the file.

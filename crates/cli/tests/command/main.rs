@@ -17,6 +17,8 @@ mod pace;
 mod publish;
 #[cfg(unix)]
 mod publish_spool;
+#[cfg(unix)]
+mod publish_spool_lines;
 mod receipts;
 mod secrets;
 #[cfg(unix)]

@@ -11,38 +11,42 @@ use serde_json::Value;
 
 use crate::support::{CommandOutput, CourierProcess, ORDER, command, ids, receipts, wait_for_records};
 
-const NO_BROKER: &str = "127.0.0.1:1";
+pub(crate) const NO_BROKER: &str = "127.0.0.1:1";
 
 /// A folder with a spool and input files.
-struct Spooled {
-    folder: tempfile::TempDir,
-    dir: String,
+pub(crate) struct Spooled {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) dir: String,
 }
 
 impl Spooled {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("spool").display().to_string();
         Self { folder, dir }
     }
 
     /// Writes a file of events with these numbers as ids, spread over twenty keys.
-    fn file(&self, name: &str, numbers: std::ops::Range<u64>) -> String {
+    pub(crate) fn file(&self, name: &str, numbers: std::ops::Range<u64>) -> String {
         self.file_of(name, &numbers.map(login).collect::<String>())
     }
 
-    fn file_of(&self, name: &str, text: &str) -> String {
+    pub(crate) fn file_of(&self, name: &str, text: &str) -> String {
         let path: PathBuf = self.folder.path().join(name);
         fs::write(&path, text).unwrap();
         path.display().to_string()
     }
 
-    fn start(&self, brokers: &str, arguments: &[&str]) -> CourierProcess {
-        let arguments = [&["publish", "--brokers", brokers, "--spool", &self.dir], arguments].concat();
-        CourierProcess::start(command(&arguments, &[("KAFKA_METADATA_TIMEOUT", "2s")]))
+    pub(crate) fn start(&self, brokers: &str, arguments: &[&str]) -> CourierProcess {
+        self.start_with(brokers, arguments, ("KAFKA_CLIENT_ID", "courier"))
     }
 
-    async fn publish(&self, cluster: &TestCluster, arguments: &[&str]) -> CommandOutput {
+    pub(crate) fn start_with(&self, brokers: &str, arguments: &[&str], setting: (&str, &str)) -> CourierProcess {
+        let arguments = [&["publish", "--brokers", brokers, "--spool", &self.dir], arguments].concat();
+        CourierProcess::start(command(&arguments, &[("KAFKA_METADATA_TIMEOUT", "2s"), setting]))
+    }
+
+    pub(crate) async fn publish(&self, cluster: &TestCluster, arguments: &[&str]) -> CommandOutput {
         self.start(&cluster.bootstrap(), arguments).output().await
     }
 
@@ -53,7 +57,7 @@ impl Spooled {
     }
 }
 
-fn login(number: u64) -> String {
+pub(crate) fn login(number: u64) -> String {
     let user = number % 20;
     format!("{{\"id\":\"{number}\",\"type\":\"user.logged_in\",\"data\":{{\"user_id\":\"u-{user}\"}}}}\n")
 }

@@ -18,7 +18,7 @@ impl BatchItems for Token {
 impl BatchState {
     /// Adds the item of the record at `index`.
     pub(crate) fn add_item(&self, index: u32, item: &InputItem) {
-        let (input, number) = (item.input.0, Ordinal(item.number));
+        let (input, number) = (item.input.number, Ordinal(item.number));
         let mut inner = self.inner.lock();
         inner.item_records.push(index);
         match inner.items.iter_mut().find(|(of, _)| *of == input) {

@@ -9,7 +9,22 @@ use kafka_courier_spool::core::inputs::{InputNumber, Inputs, ItemSet};
 
 /// An input of a spool: a file whose items are published through it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct InputId(pub(crate) InputNumber);
+pub struct InputId {
+    /// The number of the input in its spool.
+    pub(crate) number: InputNumber,
+    /// The id of the spool.
+    pub(crate) spool: [u8; 16],
+}
+
+impl InputId {
+    /// Returns the id as bytes. An input of another spool has other bytes.
+    pub fn to_bytes(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[..16].copy_from_slice(&self.spool);
+        bytes[16..].copy_from_slice(&self.number.0.to_be_bytes());
+        bytes
+    }
+}
 
 /// An item of an input: a line of a file, or an element of its array.
 ///
@@ -65,9 +80,9 @@ impl SpooledInput {
 }
 
 /// Returns the inputs of a spool, in the order in which they were begun.
-pub(crate) fn spooled_inputs(inputs: &Inputs) -> Vec<SpooledInput> {
+pub(crate) fn spooled_inputs(spool: [u8; 16], inputs: &Inputs) -> Vec<SpooledInput> {
     let spooled = |(number, input): (InputNumber, &kafka_courier_spool::core::inputs::InputTable)| SpooledInput {
-        id: InputId(number),
+        id: InputId { number, spool },
         name: input.name.clone(),
         items: input.items.clone(),
     };

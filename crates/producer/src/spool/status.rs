@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use kafka_courier_client::{PartitionId, Reason};
-use kafka_courier_spool::core::inputs::Inputs;
+use kafka_courier_spool::core::ids::SpoolId;
+use kafka_courier_spool::core::inputs::{InputNumber, Inputs};
 
 use super::fault::SpoolFault;
-use super::input::{SpooledInput, spooled_inputs};
+use super::input::{InputId, SpooledInput, spooled_inputs};
 use super::space::SpoolSpace;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 
@@ -32,10 +33,10 @@ pub(crate) struct SpoolStatus {
     pub(crate) is_full: AtomicBool,
     /// The partitions that wait, because a broker refuses their events.
     pub(crate) waits: PartitionWaits,
-    /// The inputs at the opening.
-    inputs: OnceLock<Inputs>,
+    /// The spool's id, and the inputs at the opening.
+    inputs: OnceLock<(SpoolId, Inputs)>,
     /// The number for the next input.
-    pub(crate) next_input: AtomicU32,
+    next_input: AtomicU32,
 }
 
 /// The partitions whose stored events a broker refuses until a right, a setting or a clock is corrected.
@@ -91,16 +92,23 @@ impl SpoolStatus {
         }
     }
 
-    /// Stores the inputs of the opening, once.
-    pub(crate) fn set_inputs(&self, inputs: Inputs) {
+    /// Stores the spool's id and the inputs of the opening, once.
+    pub(crate) fn set_inputs(&self, spool: SpoolId, inputs: Inputs) {
         self.next_input.store(inputs.next().0, Ordering::Relaxed);
         // There is one opening.
-        let _ = self.inputs.set(inputs);
+        let _ = self.inputs.set((spool, inputs));
+    }
+
+    /// Returns the id for another input. `None` before the opening.
+    pub(crate) fn next_input(&self) -> Option<InputId> {
+        let (spool, _) = self.inputs.get()?;
+        let number = InputNumber(self.next_input.fetch_add(1, Ordering::Relaxed));
+        Some(InputId { number, spool: spool.0 })
     }
 
     /// Returns the inputs at the opening.
     pub(crate) fn inputs(&self) -> Vec<SpooledInput> {
-        self.inputs.get().map(spooled_inputs).unwrap_or_default()
+        self.inputs.get().map(|(spool, inputs)| spooled_inputs(spool.0, inputs)).unwrap_or_default()
     }
 
     /// Returns why the spool accepts no events, if it accepts none.

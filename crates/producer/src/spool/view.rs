@@ -362,7 +362,7 @@ impl SpoolView {
 
     /// Returns the inputs whose items were published through the spool, the oldest first.
     pub fn inputs(&self) -> Vec<SpooledInput> {
-        spooled_inputs(&self.snapshot.table().inputs)
+        spooled_inputs(self.snapshot.spool().0, &self.snapshot.table().inputs)
     }
 
     /// Returns the names of files that are kept because of damage.

@@ -10,13 +10,16 @@ mod spooled;
 pub(crate) mod topic;
 pub(crate) mod writer;
 
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SendError, Sender, channel};
 
-use kafka_courier_dlq::{DeadLetterStore, FileStore, Held, Letter, MemoryStore, Selection, StoreError, StoreStats};
+use kafka_courier_dlq::{
+    DeadLetterStore, FileStore, Held, Letter, LetterId, MemoryStore, Selection, StoreError, StoreStats,
+};
 use kafka_courier_event_model::{EncodeError, Event};
 use kafka_courier_producer::{FailureSink, Landed, PublishError, Undelivered};
 use tokio::sync::oneshot;
@@ -243,16 +246,18 @@ impl DeadLetters {
         refused_event::letter(topic, event, error)
     }
 
-    /// Keeps dead letters of the application. Returns once they are as durable as the producer's own dead letters.
+    /// Keeps dead letters of the application. Returns once they are as durable as the producer's own dead letters, with the
+    /// ids of dead letters that are lost when the process ends: no other store than memory or the log took them.
     ///
     /// # Cancel safety
     ///
     /// The dead letters are kept even if the future is dropped after its first poll.
-    pub async fn put(&self, letters: Vec<Letter>) {
+    pub async fn put(&self, letters: Vec<Letter>) -> HashSet<LetterId> {
+        let ids = letters.iter().map(|letter| letter.id).collect();
         let (kept, done) = oneshot::channel();
-        // The thread lives as long as this sender.
+        // The thread lives as long as this sender. No store has the letters if there is no thread.
         let _ = self.work.send(Work::Put { letters, kept });
-        let _ = done.await;
+        done.await.unwrap_or(ids)
     }
 
     async fn blocking<R: Send + 'static>(

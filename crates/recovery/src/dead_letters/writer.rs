@@ -8,6 +8,7 @@
 //! - All waiting letters are kept in one call to the store (group commit), within bounds.
 //! - The writer is a thread and not a task, because stores block. It outlives its runtime until all its work is done.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -44,8 +45,8 @@ pub(crate) enum Work {
     Settled(Vec<Letter>),
     /// Remove the letters of records with the outcome unknown that are in the log.
     Landed(Landed),
-    /// Keep letters of the application.
-    Put { letters: Vec<Letter>, kept: oneshot::Sender<()> },
+    /// Keep letters of the application. The answer names the letters that are lost with the process.
+    Put { letters: Vec<Letter>, kept: oneshot::Sender<HashSet<LetterId>> },
     /// Notify once all earlier work is done.
     Barrier(oneshot::Sender<()>),
 }
@@ -107,10 +108,10 @@ impl LetterWriter {
             Work::Landed(landed) => self.remove_written(&landed),
             Work::Put { letters, kept } => {
                 let pending = |letter| PendingLetter { letter, is_replayed: false, is_cluster_absent: false };
-                let _ = self.chain.keep(letters.into_iter().map(pending).collect());
+                let volatile = self.chain.keep(letters.into_iter().map(pending).collect());
                 metrics::dead_letters(self.chain.held());
                 // The caller may have dropped its future.
-                let _ = kept.send(());
+                let _ = kept.send(volatile);
             }
             Work::Barrier(reached) => {
                 let _ = reached.send(());

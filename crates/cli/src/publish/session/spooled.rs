@@ -7,13 +7,13 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_courier::SpoolStats;
 use kafka_courier::spool::SpoolView;
 
 use super::{CLOSE_TIMEOUT, PublishSession, StopConditions, StopReason, Summary, UNINTERRUPTED};
 use crate::exit::{CommandError, Exit};
 use crate::publish::spool_run::SpoolRun;
 use crate::publish::summary::SpoolEnd;
+use crate::spool_errors::fault;
 
 /// Interval between two looks at the producer.
 const TICK: Duration = Duration::from_millis(100);
@@ -30,7 +30,7 @@ impl PublishSession {
     pub(super) async fn run_spooled(mut self, spool: SpoolRun) -> Summary {
         let is_file = spool.input.is_some();
         let (end, ends) = self.publish_spooled(is_file).await;
-        let delivered = self.deliver_spooled(&spool, ends).await;
+        let delivered = self.deliver_spooled(&spool, ends, end).await;
         self.close_spooled(&delivered).await;
         let stats = self.monitor.producer_stats();
         let (left, unread) = match left(&spool).await {
@@ -71,8 +71,9 @@ impl PublishSession {
         (end, ends)
     }
 
-    /// Delivers what the spool has, until all is delivered, the grace period is over, or a signal ends the run.
-    async fn deliver_spooled(&mut self, spool: &SpoolRun, ends: Option<Instant>) -> DeliveryEnd {
+    /// Delivers what the spool has, until all is delivered, the grace period is over, or a signal ends the run. `end` is why
+    /// reading ended.
+    async fn deliver_spooled(&mut self, spool: &SpoolRun, ends: Option<Instant>, end: StopReason) -> DeliveryEnd {
         // Everything that was accepted is stored now, and not after flush_timeout.
         self.producer.flush(Duration::ZERO).await;
         let grace_ends = Instant::now() + self.grace;
@@ -83,6 +84,10 @@ impl PublishSession {
             let spooled = stats.spool.clone().unwrap_or_default();
             if let Some(error) = fault(&spooled, stats.in_flight) {
                 return DeliveryEnd::Failed(error);
+            }
+            if end == StopReason::SpoolFailed {
+                let why = "the producer has ended: the spool has the events that it did not deliver".to_owned();
+                return DeliveryEnd::Failed(CommandError(Exit::Io, why));
             }
             if stats.in_flight == 0 && spooled.records == 0 {
                 return DeliveryEnd::Settled;
@@ -123,20 +128,6 @@ impl PublishSession {
     fn rest_conditions(&self) -> StopConditions {
         StopConditions { signals: 2, deadline: Some(Instant::now() + self.grace / 2), receipts: true }
     }
-}
-
-/// Returns why no further event can be delivered, if that is so.
-fn fault(spool: &SpoolStats, in_flight: u64) -> Option<CommandError> {
-    if let Some(fault) = &spool.fault {
-        let exit = if spool.is_other_cluster { Exit::Config } else { Exit::Io };
-        return Some(CommandError(exit, fault.clone()));
-    }
-    if in_flight > 0 || spool.held_partitions == 0 {
-        return None;
-    }
-    let why = "no durable store takes the dead letters of rejected events, which stay in the spool: fix dlq_file or \
-               dlq_topic, or make room there";
-    Some(CommandError(Exit::Io, why.to_owned()))
 }
 
 /// Returns the number of events in the folder.

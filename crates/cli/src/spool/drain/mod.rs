@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::HumanCount;
-use kafka_courier::dlq::OpenError;
-use kafka_courier::spool::SpoolHolder;
-use kafka_courier::{ConfigErrors, ConfigProblem, KafkaConfig, KafkaProducer, SpoolOpenError, SpoolStats, Stats};
+use kafka_courier::{KafkaConfig, KafkaProducer, Stats};
 use serde::Serialize;
 
 use self::watch::{WatchEnd, watch};
@@ -25,6 +23,7 @@ use super::progress::DrainProgress;
 use super::{events, held, output_failed, read_failed};
 use crate::exit::{CommandError, Exit};
 use crate::signals::Signals;
+use crate::spool_errors::{build_failed, fault};
 
 /// Interval between two looks at the producer.
 const TICK: Duration = Duration::from_millis(100);
@@ -163,18 +162,7 @@ async fn build(chosen: &ChosenFolder) -> Result<KafkaProducer, CommandError> {
     let builder = KafkaProducer::builder().with_config(config);
     let built = tokio::task::spawn_blocking(move || builder.build()).await;
     let built = built.map_err(|error| CommandError(Exit::Io, error.to_string()))?;
-    built.map_err(|errors| build_failed(chosen, &errors))
-}
-
-fn build_failed(chosen: &ChosenFolder, errors: &ConfigErrors) -> CommandError {
-    let is_held = |problem: &ConfigProblem| matches!(problem.dead_letter_error(), Some(OpenError::Held { .. }));
-    match errors.problems().iter().find_map(ConfigProblem::spool_error) {
-        Some(SpoolOpenError::Locked { pid, .. }) => held(&chosen.shown(), SpoolHolder { pid: *pid }),
-        Some(error @ SpoolOpenError::Copied { .. }) => CommandError(Exit::Config, error.to_string()),
-        Some(error) => CommandError(Exit::Io, error.to_string()),
-        None if errors.problems().iter().any(is_held) => CommandError(Exit::Busy, errors.to_string()),
-        None => CommandError(Exit::Config, errors.to_string()),
-    }
+    built.map_err(|errors| build_failed(&errors, |holder| held(&chosen.shown(), holder)))
 }
 
 /// Waits until every event has its verdict, and its dead letter is durable.
@@ -216,21 +204,6 @@ async fn deliver(
             }
         }
     }
-}
-
-/// Returns why no further event can be delivered, if that is so.
-fn fault(spool: &SpoolStats, in_flight: u64) -> Option<CommandError> {
-    if let Some(fault) = &spool.fault {
-        let is_config = spool.is_other_cluster || spool.has_outdated_brokers;
-        let exit = if is_config { Exit::Config } else { Exit::Io };
-        return Some(CommandError(exit, fault.clone()));
-    }
-    if in_flight > 0 || spool.held_partitions == 0 {
-        return None;
-    }
-    let why = "no durable store takes the dead letters of rejected events, which stay in the spool: fix dlq_file or \
-               dlq_topic, or make room there";
-    Some(CommandError(Exit::Io, why.to_owned()))
 }
 
 /// Returns the number of events in the folder.
