@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::body::discard;
 use super::clients::Clients;
-use super::head::{Head, request_id, text};
+use super::head::{Head, IDEMPOTENCY_KEY, request_id, text};
 use super::metrics::{self, MetricsText};
 use super::tls::ServerTls;
 use super::{Phase, ServeError, reached};
@@ -132,6 +132,7 @@ impl Gateway {
         let route = Route::find(parts.method.as_str(), parts.uri.path());
         let answered = match self.read_head(&parts) {
             Ok((head, client)) => self.publish(&head, client, &parts.headers, &mut body, &id).await,
+            Err(failure) if parts.headers.contains_key(IDEMPOTENCY_KEY) => Err(failure.undecided()),
             Err(failure) => Err(failure),
         };
         let answer = answered.unwrap_or_else(|failure| Answer::problem(&failure, &id));

@@ -23,7 +23,7 @@ use crate::shapes::route::Route;
 const MAX_ID: usize = 128;
 const REQUEST_ID: &str = "x-request-id";
 const CORRELATION_ID: &str = "x-correlation-id";
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The head of a request.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! From the head of a request to its answer: the body, the records, their verdicts.
 //!
 //! Rules:
-//! - A request with a key is published in a task: a client that hangs up and repeats the request finds the first answer.
+//! - A request with a key is published in a task: a client that hangs up and repeats the request finds the first answer. An
+//!   event that fails after the client has left has a dead letter.
 //! - A body of NDJSON without a key is read as fast as its events are accepted.
 
 use std::fmt::Display;
@@ -9,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::HeaderMap;
 use hyper::body::Body;
 use hyper::header::CONTENT_TYPE;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout_at;
 
 use super::body::{BodyReader, bodies_full, read_whole};
@@ -58,23 +60,28 @@ impl Gateway {
     where
         B::Error: Display,
     {
-        self.refusal().map_or(Ok(()), Err)?;
+        if head.key.is_none() {
+            self.refusal().map_or(Ok(()), Err)?;
+        }
         let topic_of = |event_type: &str| self.0.producer.topic_for(event_type);
         let (max_depth, max_events) = (self.0.config.max_json_depth, self.0.config.max_events);
         let reading = Reading { topic_of: &topic_of, context: &head.context, max_depth, max_events };
         if head.shape == Shape::Ndjson && head.key.is_none() {
             return self.publish_lines(head, client.as_ref(), body, reading, id).await;
         }
-        let (body, share) = read_whole(body, head, &self.0.config, &self.0.budget).await?;
+        let read = read_whole(body, head, &self.0.config, &self.0.budget).await;
+        // An earlier request with the key may have written these events.
+        let undecided = |failure: Failure| if head.key.is_some() { failure.undecided() } else { failure };
+        let (body, share) = read.map_err(undecided)?;
         let until = Instant::now() + head.timeout;
         let key = head.key.clone().map(|key| {
             let client = client.as_ref().map(|client| client.name.clone());
             (DedupeKey { client, key }, digest(head, headers, &body))
         });
-        let events = read_events(head, headers, body, reading)?;
+        let events = read_events(head, headers, body, reading).map_err(undecided)?;
         let work = Work { events, client, asked: head.query.ack, until, request_id: id.to_owned(), share };
         match key {
-            None => Ok(self.run(work).await),
+            None => Ok(self.run(work, std::future::pending()).await),
             Some((key, digest)) => self.publish_once(key, digest, work).await,
         }
     }
@@ -85,15 +92,23 @@ impl Gateway {
         let begun = self.0.dedupe.lock().begin(&key, digest, Instant::now(), waiter);
         match begun {
             Begun::New => {
+                if let Some(failure) = self.refusal() {
+                    self.0.dedupe.lock().finish(&key, None, Instant::now());
+                    return Err(failure);
+                }
                 let begun = BegunKey { gateway: self.clone(), key, answer: sender, is_finished: false };
                 let gateway = self.clone();
+                // Dropped with this future, when the client leaves.
+                let (client, client_left) = oneshot::channel::<()>();
                 let task = tokio::spawn(async move {
-                    let answer = Arc::new(gateway.run(work).await);
+                    let answer = Arc::new(gateway.run(work, client_left.map(drop)).await);
                     begun.finish(&answer);
                     Arc::unwrap_or_clone(answer)
                 });
                 // The task ends without an answer if its runtime ends.
-                task.await.map_err(|error| Failure::new(Problem::Unknown, error.to_string()))
+                let answer = task.await.map_err(|error| Failure::new(Problem::Unknown, error.to_string()));
+                drop(client);
+                answer
             }
             Begun::Answered(first) => Ok(repeated(&first)),
             Begun::UnderWay(waiter) => joined(waiter, work.until).await,
@@ -106,7 +121,7 @@ impl Gateway {
     }
 
     /// Publishes events, and waits for their verdicts.
-    async fn run(&self, work: Work) -> Answer {
+    async fn run(&self, work: Work, client_left: impl Future<Output = ()>) -> Answer {
         let Work { events, client, asked, until, request_id, share } = work;
         let mut publisher = self.publisher(client.as_ref(), asked);
         let (events, is_one) = match events {
@@ -120,7 +135,7 @@ impl Gateway {
             }
         }
         drop(share);
-        let results = publisher.finish(until).await;
+        let results = publisher.finish(until, client_left).await;
         match results.first().filter(|_| is_one) {
             Some(only) => Answer::one(only, &request_id),
             None => Answer::many(&results, None, &request_id),
@@ -163,7 +178,7 @@ impl Gateway {
                 break None;
             }
         };
-        let results = publisher.finish(Instant::now() + head.timeout).await;
+        let results = publisher.finish(Instant::now() + head.timeout, std::future::pending()).await;
         Ok(Answer::many(&results, stopped.as_ref(), id))
     }
 
@@ -211,7 +226,7 @@ async fn joined(mut waiter: Waiter, until: Instant) -> Result<Answer, Failure> {
 
 fn under_way() -> Failure {
     let why = "idempotency-key: the first request with this key has no answer yet: repeat the request later";
-    Failure::new(Problem::KeyUnderWay, why)
+    Failure::new(Problem::KeyUnderWay, why).undecided()
 }
 
 fn repeated(first: &Answer) -> Answer {
