@@ -32,7 +32,7 @@ async fn request(address: &str, request: &str) -> String {
 
 async fn post(address: &str, body: &str) -> String {
     let length = body.len();
-    let head = "POST /v1/events HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-type: application/json";
+    let head = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json";
     request(address, &format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}")).await
 }
 
@@ -43,7 +43,7 @@ async fn embedded_broker_takes_the_example() {
     let body = example.split_once("-d '").unwrap().1.trim_end().trim_end_matches('\'');
     let answer = post(&events, body).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(r#""offset":0"#), "{answer}");
-    let metrics = request(&management, "GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await;
+    let metrics = request(&management, "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     for line in ["http_server_events_succeeded_total 1\n", "http_server_request_duration_seconds_bucket{"] {
         assert!(metrics.contains(line), "{metrics}");
     }

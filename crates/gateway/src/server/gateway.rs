@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::body::discard;
 use super::clients::Clients;
 use super::head::{Head, IDEMPOTENCY_KEY, request_id, text};
+use super::local_host::is_local;
 use super::metrics::{self, MetricsText};
 use super::tls::ServerTls;
 use super::{Phase, ServeError, reached};
@@ -29,6 +30,7 @@ use crate::shapes::ack::AckRules;
 use crate::shapes::answer::Answer;
 use crate::shapes::failure::Failure;
 use crate::shapes::principal::Principal;
+use crate::shapes::problem::Problem;
 use crate::shapes::route::Route;
 
 /// The age of the producer's state by which requests are refused early.
@@ -79,6 +81,8 @@ pub(super) struct Inner {
     buffer_limit: usize,
     room: RwLock<RoomSample>,
     requests: AtomicU64,
+    /// Whether bodies of NDJSON are read no further.
+    pub(super) is_closing: watch::Sender<bool>,
 }
 
 impl Gateway {
@@ -109,6 +113,7 @@ impl Gateway {
             buffer_limit: kafka.buffer_memory,
             room: RwLock::default(),
             requests: AtomicU64::new(0),
+            is_closing: watch::Sender::new(false),
             config,
         }));
         gateway.sample();
@@ -125,12 +130,33 @@ impl Gateway {
     where
         B::Error: Display,
     {
+        self.answer_for(request, false).await
+    }
+
+    /// Answers a request of the service's own listener.
+    pub(super) async fn answer_own<B: Body<Data = Bytes> + Unpin>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B::Error: Display,
+    {
+        let GatewayConfig { listen, tokens_file, insecure_no_auth, .. } = &self.0.config;
+        let must_be_local = listen.ip().is_loopback() && tokens_file.is_empty() && !insecure_no_auth;
+        self.answer_for(request, must_be_local).await
+    }
+
+    async fn answer_for<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        request: Request<B>,
+        must_be_local: bool,
+    ) -> Response<Full<Bytes>>
+    where
+        B::Error: Display,
+    {
         let began = Instant::now();
         let (parts, mut body) = request.into_parts();
         let id = request_id(&parts.headers);
         let _active = ActiveRequest::new();
         let route = Route::find(parts.method.as_str(), parts.uri.path());
-        let answered = match self.read_head(&parts) {
+        let answered = match self.read_head(&parts, must_be_local) {
             Ok((head, client)) => self.publish(&head, client, &parts.headers, &mut body, &id).await,
             Err(failure) if parts.headers.contains_key(IDEMPOTENCY_KEY) => Err(failure.undecided()),
             Err(failure) => Err(failure),
@@ -160,7 +186,12 @@ impl Gateway {
     }
 
     /// Checks who sends the request, and what the head asks for.
-    fn read_head(&self, parts: &Parts) -> Result<(Head, Option<Principal>), Failure> {
+    fn read_head(&self, parts: &Parts, must_be_local: bool) -> Result<(Head, Option<Principal>), Failure> {
+        if must_be_local && !is_local(&parts.uri, &parts.headers) {
+            let why =
+                "the host of the request is not this machine: use localhost, or set tokens_file or insecure_no_auth";
+            return Err(Failure::new(Problem::HostNotLocal, why));
+        }
         let client = self.client(&parts.headers)?;
         let head = Head::read(parts, &self.0.config, &self.0.rules, client.as_ref())?;
         Ok((head, client))
@@ -194,6 +225,11 @@ impl Gateway {
     /// Returns why the gateway accepts no events, if it accepts none.
     pub(super) fn refusal(&self) -> Option<Failure> {
         self.0.room.read().check().err()
+    }
+
+    /// Ends the reading of bodies that are published while they arrive.
+    pub(super) fn stop_reading(&self) {
+        self.0.is_closing.send_replace(true);
     }
 
     fn sample(&self) {

@@ -96,7 +96,8 @@ impl Gateway {
                     self.0.dedupe.lock().finish(&key, None, Instant::now());
                     return Err(failure);
                 }
-                let begun = BegunKey { gateway: self.clone(), key, answer: sender, is_finished: false };
+                let request_id = work.request_id.clone();
+                let begun = BegunKey { gateway: self.clone(), key, answer: sender, request_id, is_finished: false };
                 let gateway = self.clone();
                 // Dropped with this future, when the client leaves.
                 let (client, client_left) = oneshot::channel::<()>();
@@ -159,8 +160,15 @@ impl Gateway {
         let mut lines = Lines::new(config.max_body_bytes);
         let mut share = self.0.budget.take(0).ok_or_else(bodies_full)?;
         let mut publisher = self.publisher(client, head.query.ack);
+        let mut closing = self.0.is_closing.subscribe();
         let stopped = loop {
-            let part = match reader.next().await {
+            let part = tokio::select! {
+                biased;
+                // The gateway has the sender.
+                _ = closing.wait_for(|is_closing| *is_closing) => break Some(closes()),
+                part = reader.next() => part,
+            };
+            let part = match part {
                 Ok(part) => part,
                 Err(failure) => break Some(failure),
             };
@@ -187,17 +195,22 @@ impl Gateway {
     }
 }
 
-/// A key whose request is under way. A key that is dropped without an answer is forgotten.
+/// A key whose request is under way. The events of a key that is dropped without an answer may be written.
 struct BegunKey {
     gateway: Gateway,
     key: DedupeKey,
     answer: watch::Sender<Option<Arc<Answer>>>,
+    request_id: String,
     is_finished: bool,
 }
 
 impl BegunKey {
     fn finish(mut self, answer: &Arc<Answer>) {
         self.is_finished = true;
+        self.settle(answer);
+    }
+
+    fn settle(&self, answer: &Arc<Answer>) {
         let remembered = Some(answer.clone()).filter(|answer| is_remembered(answer));
         self.gateway.0.dedupe.lock().finish(&self.key, remembered, Instant::now());
         self.answer.send_replace(Some(answer.clone()));
@@ -207,7 +220,7 @@ impl BegunKey {
 impl Drop for BegunKey {
     fn drop(&mut self) {
         if !self.is_finished {
-            self.gateway.0.dedupe.lock().finish(&self.key, None, Instant::now());
+            self.settle(&Arc::new(Answer::problem(&Failure::no_verdict(), &self.request_id)));
         }
     }
 }
@@ -222,6 +235,10 @@ async fn joined(mut waiter: Waiter, until: Instant) -> Result<Answer, Failure> {
         },
         _ => Err(under_way()),
     }
+}
+
+fn closes() -> Failure {
+    Failure::new(Problem::Closing, "the service ends: send the rest of the events to another instance")
 }
 
 fn under_way() -> Failure {
@@ -314,4 +331,26 @@ fn is_of_record(name: &str) -> bool {
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_courier::{KafkaConfig, KafkaProducer};
+
+    use super::*;
+    use crate::options::GatewayConfig;
+
+    #[tokio::test]
+    async fn dropped_key_stays_in_doubt() {
+        let kafka = KafkaConfig::default();
+        let producer = KafkaProducer::build(kafka.clone()).unwrap();
+        let gateway = Gateway::new(producer, &kafka, GatewayConfig::default()).unwrap();
+        let key = DedupeKey { client: None, key: "k-1".to_owned() };
+        let begin = |waiter| gateway.0.dedupe.lock().begin(&key, [1; 32], Instant::now(), waiter);
+        let (answer, waiter) = watch::channel(None);
+        assert!(matches!(begin(waiter.clone()), Begun::New));
+        let (gateway, key, request_id) = (gateway.clone(), key.clone(), "r-1".to_owned());
+        drop(BegunKey { gateway, key, answer, request_id, is_finished: false });
+        assert!(matches!(begin(waiter), Begun::Answered(first) if first.status == 504));
+    }
 }

@@ -55,6 +55,8 @@ problems! {
     AckUnavailable = 400 "ack-unavailable";
     /// The client is not known
     Unauthenticated = 401 "unauthenticated";
+    /// The host of the request is not this machine
+    HostNotLocal = 403 "host-not-local";
     /// The client may not publish to the topic
     TopicNotAllowed = 403 "topic-not-allowed";
     /// The acknowledgement is weaker than the topic demands

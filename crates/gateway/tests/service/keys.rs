@@ -35,7 +35,9 @@ async fn lost_answer_is_found_again() {
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Hold(gate.clone())));
     let mut client = service.connect().await;
     let (head, length) = (keyed("k-1"), LOGIN.len());
-    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{head}content-length: {length}\r\n\r\n{LOGIN}")).await;
+    client
+        .send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{head}content-length: {length}\r\n\r\n{LOGIN}"))
+        .await;
     gate.arrived(1).await;
     drop(client); // the client hangs up before the answer
     let waiting = service.post("/v1/events?timeout=200ms", &keyed("k-1"), LOGIN).await;
@@ -57,7 +59,9 @@ async fn failure_after_hang_up_is_kept() {
     cluster.reject_records(|_| Some("rejected".to_owned()));
     let mut client = service.connect().await;
     let (head, length) = (keyed("k-1"), LOGIN.len());
-    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{head}content-length: {length}\r\n\r\n{LOGIN}")).await;
+    client
+        .send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{head}content-length: {length}\r\n\r\n{LOGIN}"))
+        .await;
     gate.arrived(1).await;
     drop(client);
     service.post("/v1/events?timeout=200ms", &keyed("k-1"), LOGIN).await.expect_problem(409, "key-under-way");

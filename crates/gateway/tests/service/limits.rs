@@ -12,7 +12,9 @@ async fn continue_follows_the_checks() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.max_body_bytes = 100).await;
     let head = |length: usize| {
-        format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}expect: 100-continue\r\ncontent-length: {length}\r\n\r\n")
+        format!(
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}expect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        )
     };
     let mut client = service.connect().await;
     client.send(head(101)).await;
@@ -28,7 +30,7 @@ async fn continue_follows_the_checks() {
 async fn bodies_are_bounded() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.max_body_bytes = 100).await;
-    let chunked = format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
+    let chunked = format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
     let mut client = service.connect().await;
     client.send(format!("{chunked}65\r\n{}\r\n", " ".repeat(101))).await;
     client.reply().await.expect_problem(413, "body-too-large");
@@ -75,8 +77,9 @@ async fn memory_for_bodies_is_bounded() {
     })
     .await;
     let mut slow = service.connect().await;
-    let head =
-        format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}expect: 100-continue\r\ncontent-length: 90\r\n\r\n");
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}expect: 100-continue\r\ncontent-length: 90\r\n\r\n"
+    );
     slow.send(&head).await;
     slow.read_until("100 Continue\r\n\r\n").await; // the share is taken
     let reply = service.post("/v1/events", JSON, LOGIN).await;
@@ -124,7 +127,7 @@ async fn slow_head_is_cut() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.head_timeout = SHORT).await;
     let mut client = service.connect().await;
-    client.send("POST /v1/events HTTP/1.1\r\nhost: h\r\n").await;
+    client.send("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n").await;
     assert_eq!(client.closed().await, "");
     let silent = service.connect().await;
     assert_eq!(silent.closed().await, "");
@@ -135,7 +138,7 @@ async fn slow_body_is_408() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.head_timeout = SHORT).await;
     let mut client = service.connect().await;
-    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
+    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
     client.reply().await.expect_problem(408, "too-slow");
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kafka_courier::KafkaProducer;
 use kafka_courier::dlq::{
-    AppendError, Appended, BeginReplayError, DeadLetterStore, Held, Letter, LetterId, MemoryStore, Position, ReplayGuard,
-    StoreError, StoreStats,
+    AppendError, Appended, BeginReplayError, DeadLetterStore, Held, Letter, LetterId, MemoryStore, Position,
+    ReplayGuard, StoreError, StoreStats,
 };
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule};
 

@@ -109,7 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     pub(crate) async fn post(&mut self, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Reply {
         let length = body.as_ref().len();
-        self.send(format!("POST {target} HTTP/1.1\r\nhost: h\r\n{headers}content-length: {length}\r\n\r\n")).await;
+        self.send(format!("POST {target} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n"))
+            .await;
         self.send(body).await;
         self.reply().await
     }
