@@ -1,6 +1,8 @@
 //! The memory for the bodies of all requests.
 //!
-//! Rule: a share is taken before the bytes are read, and returns when it is dropped.
+//! Rules:
+//! - A share grows before its bytes are kept, and returns when it is dropped. A client gets no share for bytes that it has not sent.
+//! - An answer must be given, and counts also where it exceeds the limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +35,11 @@ impl Budget {
         share.grow_to(bytes).then_some(share)
     }
 
+    /// Returns whether there is room for a share now.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        bytes <= self.0.limit.saturating_sub(self.used())
+    }
+
     /// Returns the bytes in use.
     pub(crate) fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
@@ -54,6 +61,15 @@ impl Share {
     }
 }
 
+impl Share {
+    /// Raises the share to `bytes`, if need be above the limit.
+    pub(crate) fn exceed_to(&mut self, bytes: usize) {
+        let more = bytes.saturating_sub(self.bytes);
+        self.budget.0.used.fetch_add(more, Ordering::Relaxed);
+        self.bytes += more;
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -72,6 +88,9 @@ mod tests {
         assert_eq!(budget.used(), 9);
         assert!(budget.take(2).is_none() && !share.grow_to(11));
         assert_eq!(budget.used(), 9);
+        assert!(budget.has_room(1) && !budget.has_room(2));
+        share.exceed_to(12);
+        assert!(budget.used() == 12 && !budget.has_room(1));
         drop(share);
         assert_eq!(budget.used(), 0);
     }

@@ -42,6 +42,11 @@ where
         Self { body, pace, gunzip, compressed: Bytes::new(), arrived: 0, is_ended: false }
     }
 
+    /// Bounds the time of the whole body.
+    fn within(self, longest: Duration) -> Self {
+        Self { pace: self.pace.within(longest), ..self }
+    }
+
     /// Notes that the reader itself paused.
     pub(super) fn paused(&mut self, time: Duration) {
         self.pace.paused(time);
@@ -80,7 +85,7 @@ where
             None => self.body.frame().await,
             Some(deadline) => match tokio::time::timeout_at(deadline.into(), self.body.frame()).await {
                 Ok(frame) => frame,
-                Err(_) => return Err(Failure::new(Problem::TooSlow, "the body arrives too slowly (min_body_rate)")),
+                Err(_) => return Err(Failure::new(Problem::TooSlow, "the body arrives too slowly (min_body_rate, body_timeout)")),
             },
         };
         match frame {
@@ -89,7 +94,7 @@ where
             Some(Ok(frame)) => {
                 // Trailers have no data.
                 let part = frame.into_data().unwrap_or_default();
-                self.pace.read(part.len());
+                self.pace.read(part.len(), Instant::now());
                 self.arrived += part.len();
                 Ok(Some(part))
             }
@@ -108,13 +113,16 @@ where
     B::Error: Display,
 {
     let expected = head.length.unwrap_or(0);
-    let mut share = budget.take(expected).ok_or_else(bodies_full)?;
-    let mut reader = BodyReader::new(body, head.encoding, config);
+    if !budget.has_room(expected) {
+        return Err(bodies_full());
+    }
+    let mut share = budget.take(0).ok_or_else(bodies_full)?;
+    let mut reader = BodyReader::new(body, head.encoding, config).within(config.body_timeout);
     let max = match head.encoding {
         Encoding::Identity => config.max_body_bytes,
         Encoding::Gzip => config.max_decompressed_bytes,
     };
-    let mut whole = Vec::with_capacity(expected.min(max));
+    let mut whole = Vec::new();
     while let Some(part) = reader.next().await? {
         if reader.arrived > config.max_body_bytes {
             return Err(too_large(config.max_body_bytes));
@@ -123,9 +131,13 @@ where
             let why = format!("the body has more than {max} bytes after decompression (max_decompressed_bytes)");
             return Err(Failure::new(Problem::BodyTooLarge, why));
         }
-        if !share.grow_to(whole.len() + part.len()) {
+        let needed = whole.len() + part.len();
+        // The buffer doubles, and never grows beyond the longest body.
+        let capacity = if needed > whole.capacity() { (2 * needed).min(max).max(needed) } else { whole.capacity() };
+        if !share.grow_to(capacity) {
             return Err(bodies_full());
         }
+        whole.reserve_exact(capacity - whole.len());
         whole.extend_from_slice(&part);
     }
     Ok((whole, share))

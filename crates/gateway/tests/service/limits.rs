@@ -77,17 +77,26 @@ async fn memory_for_bodies_is_bounded() {
     })
     .await;
     let mut slow = service.connect().await;
-    let head = format!(
-        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}expect: 100-continue\r\ncontent-length: 90\r\n\r\n"
-    );
-    slow.send(&head).await;
-    slow.read_until("100 Continue\r\n\r\n").await; // the share is taken
+    slow.send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 90\r\n\r\n")).await;
+    service.post("/v1/events", JSON, LOGIN).await.expect(200); // a length alone takes nothing
+    body_bytes(&service, |bytes| bytes == 0).await;
+    slow.send(LOGIN).await;
+    body_bytes(&service, |bytes| bytes > 0).await;
     let reply = service.post("/v1/events", JSON, LOGIN).await;
     reply.expect_problem(503, "bodies-full");
     assert!(reply.head.contains("retry-after"), "{reply:?}");
-    slow.send(format!("{LOGIN}{}", " ".repeat(90 - LOGIN.len()))).await;
+    slow.send(" ".repeat(90 - LOGIN.len())).await;
     slow.reply().await.expect(200);
+    body_bytes(&service, |bytes| bytes == 0).await;
     service.post("/v1/events", JSON, LOGIN).await.expect(200);
+}
+
+/// Waits until the memory for bodies and answers is as expected.
+async fn body_bytes(service: &Service, expected: impl Fn(u64) -> bool) {
+    let bytes = || async { service.get("/stats", "host: localhost\r\n").await.json()["body_bytes"].as_u64().unwrap() };
+    while !expected(bytes().await) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
@@ -137,6 +146,10 @@ async fn slow_head_is_cut() {
 async fn slow_body_is_408() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.head_timeout = SHORT).await;
+    let mut client = service.connect().await;
+    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
+    client.reply().await.expect_problem(408, "too-slow");
+    let service = Service::start(&cluster, |config| config.body_timeout = SHORT).await;
     let mut client = service.connect().await;
     client.send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
     client.reply().await.expect_problem(408, "too-slow");
