@@ -156,8 +156,9 @@ options! {
     grace: Duration = Duration::from_secs(30);
 }
 
-/// The limits of connections for probes, metrics and statistics: idle ones must not keep a probe waiting.
-const MANAGEMENT_CONNECTIONS: usize = 256;
+/// The maximum number of connections for probes, metrics and statistics.
+pub const MANAGEMENT_CONNECTIONS: usize = 256;
+/// The limits of these connections: idle ones must not keep a probe waiting.
 const MANAGEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest time of an option. A clock can't add much longer ones.
