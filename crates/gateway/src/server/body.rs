@@ -85,7 +85,12 @@ where
             None => self.body.frame().await,
             Some(deadline) => match tokio::time::timeout_at(deadline.into(), self.body.frame()).await {
                 Ok(frame) => frame,
-                Err(_) => return Err(Failure::new(Problem::TooSlow, "the body arrives too slowly (min_body_rate, body_timeout)")),
+                Err(_) => {
+                    return Err(Failure::new(
+                        Problem::TooSlow,
+                        "the body arrives too slowly (min_body_rate, body_timeout)",
+                    ));
+                }
             },
         };
         match frame {

@@ -11,6 +11,7 @@ use hyper::body::Body;
 use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
+use kafka_courier::events::TraceContext;
 use kafka_courier::{KafkaConfig, KafkaProducer};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -171,7 +172,8 @@ impl Gateway {
         let (route, method) = route.map_or(("none", "_OTHER"), |route| (route.pattern(), "POST"));
         metrics::answered(method, route, &answer, took);
         let (succeeded, failed) = answer.counts;
-        let trace = text(&parts.headers, "traceparent");
+        let trace = text(&parts.headers, "traceparent").and_then(|parent| TraceContext::new(parent, None).ok());
+        let trace = trace.as_ref().map(TraceContext::traceparent);
         tracing::info!(
             request_id = id,
             route,

@@ -78,11 +78,28 @@ impl Gateway {
             let client = client.as_ref().map(|client| client.name.clone());
             (DedupeKey { client, key }, digest(head, headers, &body))
         });
-        let events = read_events(head, headers, body, reading).map_err(undecided)?;
+        let events = read_events(head, headers, body, reading)
+            .and_then(|events| self.check_array(head, client.as_ref(), events))
+            .map_err(undecided)?;
         let work = Work { events, client, asked: head.query.ack, until, request_id: id.to_owned(), share };
         match key {
             None => Ok(self.run(work, std::future::pending()).await),
             Some((key, digest)) => self.publish_once(key, digest, work).await,
+        }
+    }
+
+    /// Checks the rights for every event of an array, so that none is published if one is refused.
+    fn check_array(&self, head: &Head, client: Option<&Principal>, events: Events) -> Result<Events, Failure> {
+        match events {
+            Events::Array(events) if head.shape == Shape::Json && !head.query.partial => {
+                let publisher = self.publisher(client, head.query.ack);
+                let check = |(index, event): (usize, Result<OutRecord, Failure>)| {
+                    let record = event?;
+                    publisher.check(&record).map_err(|failure| failure.at(index)).map(|_| record)
+                };
+                event::all_valid(events.into_iter().enumerate().map(check).collect()).map(Events::Array)
+            }
+            events => Ok(events),
         }
     }
 

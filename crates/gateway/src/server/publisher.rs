@@ -88,9 +88,14 @@ impl<'a> Publisher<'a> {
         self.events.push(PublishedEvent { id, topic, step });
     }
 
-    async fn accept(&self, record: &OutRecord, until: Instant) -> Result<Step, Failure> {
+    /// Checks the rights of the client for a record's topic, and returns the acknowledgement.
+    pub(super) fn check(&self, record: &OutRecord) -> Result<Ack, Failure> {
         self.client.map_or(Ok(()), |client| client.check_topic(&record.topic))?;
-        let ack = self.rules.choose(&record.topic, self.asked, self.client.and_then(|client| client.floor))?;
+        self.rules.choose(&record.topic, self.asked, self.client.and_then(|client| client.floor))
+    }
+
+    async fn accept(&self, record: &OutRecord, until: Instant) -> Result<Step, Failure> {
+        let ack = self.check(record)?;
         let headers: Vec<Header<'_>> =
             record.headers.iter().map(|(key, value)| Header { key, value: Some(value) }).collect();
         let out = ProducerRecord {

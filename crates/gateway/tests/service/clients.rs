@@ -18,8 +18,12 @@ async fn clients_publish_within_their_rights() {
     service.post("/v1/events", &billing, LOGIN).await.expect(200);
     service.post("/v1/events?ack=memory", &billing, LOGIN).await.expect_problem(403, "ack-too-weak");
     service.post("/v1/events", &billing, r#"{"type":"other"}"#).await.expect_problem(403, "topic-not-allowed");
+    let array = format!(r#"[{LOGIN},{{"type":"other"}}]"#);
+    let refused = service.post("/v1/events", &billing, &array).await.expect_problem(403, "topic-not-allowed");
+    assert_eq!(refused["index"], 1, "an array is refused whole");
+    service.post("/v1/events?partial=true", &billing, &array).await.expect(207);
     service.post("/v1/topics/default-events", &billing, "v").await.expect_problem(403, "topic-not-allowed");
-    assert_eq!((cluster.records("user-events").len(), cluster.records("default-events").len()), (1, 0));
+    assert_eq!((cluster.records("user-events").len(), cluster.records("default-events").len()), (2, 0));
     let remote = "host: service.example\r\n";
     assert_eq!(service.get("/stats", &format!("{remote}authorization: Bearer other\r\n")).await.status, 200);
     assert_eq!(service.get("/stats", &format!("{remote}authorization: Bearer secret\r\n")).await.status, 403);
