@@ -135,7 +135,7 @@ options! {
     max_events: usize = 10_000;
     /// The deepest nesting of JSON, up to 127.
     max_json_depth: usize = 64;
-    /// Memory for the bodies of all requests, in bytes. A request without room gets 503.
+    /// Memory for the bodies of all requests and their answers, in bytes. A request without room gets 503.
     max_inflight_bytes: usize = 64 << 20;
     /// The maximum number of connections for events. Further clients wait until a connection ends.
     max_connections: usize = 10_000;

@@ -29,10 +29,9 @@ impl Budget {
         Self(Arc::new(Inner { used: AtomicUsize::new(0), limit }))
     }
 
-    /// Takes a share, if there is room for it.
-    pub(crate) fn take(&self, bytes: usize) -> Option<Share> {
-        let mut share = Share { budget: self.clone(), bytes: 0 };
-        share.grow_to(bytes).then_some(share)
+    /// Returns a share without bytes.
+    pub(crate) fn empty_share(&self) -> Share {
+        Share { budget: self.clone(), bytes: 0 }
     }
 
     /// Returns whether there is room for a share now.
@@ -83,10 +82,10 @@ mod tests {
     #[test]
     fn shares_return_their_bytes() {
         let budget = Budget::new(10);
-        let mut share = budget.take(4).unwrap();
+        let mut share = budget.empty_share();
         assert!(share.grow_to(9) && share.grow_to(5), "a share never shrinks");
         assert_eq!(budget.used(), 9);
-        assert!(budget.take(2).is_none() && !share.grow_to(11));
+        assert!(!budget.empty_share().grow_to(2) && !share.grow_to(11));
         assert_eq!(budget.used(), 9);
         assert!(budget.has_room(1) && !budget.has_room(2));
         share.exceed_to(12);

@@ -59,6 +59,8 @@ where
         };
         let step = Gunzip::steps(&self.compressed).next().map_or(0, <[u8]>::len);
         if let Some(gunzip) = self.gunzip.as_mut().filter(|_| step > 0) {
+            // A step takes about a millisecond, and other requests of this thread wait.
+            tokio::task::yield_now().await;
             let step = self.compressed.split_to(step);
             return gunzip.push(&step).map(|part| Some(part.into())).map_err(not_gzip);
         }
@@ -121,7 +123,7 @@ where
     if !budget.has_room(expected) {
         return Err(bodies_full());
     }
-    let mut share = budget.take(0).ok_or_else(bodies_full)?;
+    let mut share = budget.empty_share();
     let mut reader = BodyReader::new(body, head.encoding, config).within(config.body_timeout);
     let max = match head.encoding {
         Encoding::Identity => config.max_body_bytes,

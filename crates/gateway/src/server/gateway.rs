@@ -23,7 +23,7 @@ use super::local_host::is_local;
 use super::metrics::{self, MetricsText};
 use super::tls::ServerTls;
 use super::{Phase, ServeError, reached};
-use crate::limits::budget::Budget;
+use crate::limits::budget::{Budget, Share};
 use crate::limits::dedupe::{DedupeLimits, DedupeTable};
 use crate::limits::room::RoomSample;
 use crate::options::GatewayConfig;
@@ -184,7 +184,9 @@ impl Gateway {
             trace,
             "request answered"
         );
-        response(answer, &id)
+        let mut share = self.0.budget.empty_share();
+        share.exceed_to(answer.body.len());
+        response(answer, share, &id)
     }
 
     /// Checks who sends the request, and what the head asks for.
@@ -293,8 +295,21 @@ impl Drop for ActiveRequest {
     }
 }
 
-fn response(answer: Answer, request_id: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+/// The bytes of an answer, with their memory until they are written.
+struct CountedBytes {
+    bytes: Vec<u8>,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn response(answer: Answer, share: Share, request_id: &str) -> Response<Full<Bytes>> {
+    let body = CountedBytes { bytes: answer.body, _share: share };
+    let mut response = Response::new(Full::new(Bytes::from_owner(body)));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));

@@ -175,7 +175,7 @@ impl Gateway {
         let config = &self.0.config;
         let mut reader = BodyReader::new(body, head.encoding, config);
         let mut lines = Lines::new(config.max_body_bytes);
-        let mut share = self.0.budget.take(0).ok_or_else(bodies_full)?;
+        let mut share = self.0.budget.empty_share();
         let mut publisher = self.publisher(client, head.query.ack);
         let mut closing = self.0.is_closing.subscribe();
         let stopped = loop {
@@ -190,12 +190,14 @@ impl Gateway {
                 Err(failure) => break Some(failure),
             };
             match &part {
-                Some(part) if !share.grow_to(lines.waiting() + part.len()) => break Some(bodies_full()),
+                Some(part) if !share.grow_to(lines.waiting() + part.len() + publisher.answer_bytes()) => {
+                    break Some(bodies_full());
+                }
                 Some(part) => lines.push(part),
                 None => lines.end(),
             }
             let began = Instant::now();
-            if let Err(failure) = publish_ready(&mut lines, &mut publisher, reading, head.timeout).await {
+            if let Err(failure) = publish_ready(&mut lines, &mut publisher, &mut share, reading, head.timeout).await {
                 break Some(failure);
             }
             reader.paused(began.elapsed());
@@ -294,7 +296,8 @@ fn read_lines(body: &[u8], reading: Reading<'_>) -> Result<Vec<Result<OutRecord,
         if events.len() == reading.max_events {
             return Err(too_many(reading.max_events));
         }
-        events.push(event::read_one(line, reading).map_err(|failure| failure.at(events.len())));
+        let event = event::read_one(line, reading);
+        events.push(event.map_err(|failure| failure.at(events.len()).at_line(lines.number())));
     }
     Ok(events)
 }
@@ -303,19 +306,24 @@ fn read_lines(body: &[u8], reading: Reading<'_>) -> Result<Vec<Result<OutRecord,
 async fn publish_ready(
     lines: &mut Lines,
     publisher: &mut Publisher<'_>,
+    share: &mut Share,
     reading: Reading<'_>,
     timeout: Duration,
 ) -> Result<(), Failure> {
-    while let Some(line) = lines.next_line()? {
+    loop {
+        // The results wait in memory until the answer.
+        if !share.grow_to(lines.waiting() + publisher.answer_bytes()) {
+            return Err(bodies_full());
+        }
+        let Some(line) = lines.next_line()? else { return Ok(()) };
         if publisher.len() == reading.max_events {
             return Err(too_many(reading.max_events));
         }
         match event::read_one(line, reading) {
             Ok(record) => publisher.publish(record, Instant::now() + timeout).await,
-            Err(failure) => publisher.fail(failure),
+            Err(failure) => publisher.fail(failure.at_line(lines.number())),
         }
     }
-    Ok(())
 }
 
 /// Returns the digest of everything that decides which records a request writes.

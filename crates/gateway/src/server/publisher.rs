@@ -23,6 +23,9 @@ use crate::shapes::problem::Problem;
 use crate::shapes::record::OutRecord;
 use crate::shapes::verdict::Verdict;
 
+/// The bytes of a result beside its texts, in memory and in the answer.
+const RESULT_BYTES: usize = 256;
+
 /// Publishes the records of one request.
 pub(super) struct Publisher<'a> {
     producer: &'a KafkaProducer,
@@ -30,6 +33,8 @@ pub(super) struct Publisher<'a> {
     client: Option<&'a Principal>,
     asked: Option<Ack>,
     events: Vec<PublishedEvent>,
+    /// The bytes that the results of the events take in the answer, as an estimate.
+    answer_bytes: usize,
     /// Whether an earlier record may be accepted later.
     is_blocked: bool,
 }
@@ -56,12 +61,17 @@ impl<'a> Publisher<'a> {
         client: Option<&'a Principal>,
         asked: Option<Ack>,
     ) -> Self {
-        Self { producer, rules, client, asked, events: Vec::new(), is_blocked: false }
+        Self { producer, rules, client, asked, events: Vec::new(), answer_bytes: 0, is_blocked: false }
     }
 
     /// Returns the number of events until now.
     pub(super) fn len(&self) -> usize {
         self.events.len()
+    }
+
+    /// Returns the bytes that the results take in the answer, as an estimate.
+    pub(super) fn answer_bytes(&self) -> usize {
+        self.answer_bytes
     }
 
     /// Notes an event that can't be published.
@@ -85,6 +95,11 @@ impl<'a> Publisher<'a> {
     }
 
     fn push(&mut self, id: Option<String>, topic: Arc<str>, step: Step) {
+        let detail = match &step {
+            Step::Decided(Verdict::Failed(failure)) => failure.detail.len(),
+            _ => 0,
+        };
+        self.answer_bytes += RESULT_BYTES + id.as_ref().map_or(0, String::len) + topic.len() + detail;
         self.events.push(PublishedEvent { id, topic, step });
     }
 

@@ -71,6 +71,8 @@ struct EventBody<'a> {
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -133,6 +135,7 @@ impl<'a> EventBody<'a> {
                 verdict: outcome(failure),
                 detail: Some(&failure.detail),
                 dead_letter: failure.dead_letter.as_deref(),
+                line: failure.line,
                 ..body
             },
         }

@@ -21,6 +21,8 @@ pub struct Failure {
     pub dead_letter: Option<String>,
     /// The place of the event in the request, from 0.
     pub index: Option<usize>,
+    /// The line of the event in a body of NDJSON, from 1.
+    pub line: Option<usize>,
     /// Whether an earlier request with the same key may have written the event.
     pub is_undecided: bool,
 }
@@ -28,7 +30,7 @@ pub struct Failure {
 impl Failure {
     /// Creates a failure without a dead letter.
     pub fn new(problem: Problem, detail: impl Into<String>) -> Self {
-        Self { problem, detail: detail.into(), dead_letter: None, index: None, is_undecided: false }
+        Self { problem, detail: detail.into(), dead_letter: None, index: None, line: None, is_undecided: false }
     }
 
     /// Notes that an earlier request with the same key may have written the event.
@@ -42,6 +44,14 @@ impl Failure {
     #[must_use]
     pub fn at(mut self, index: usize) -> Self {
         self.index = Some(index);
+        self
+    }
+
+    /// Sets the line of the event in a body of NDJSON. The parser has seen this line alone, and calls it line 1.
+    #[must_use]
+    pub fn at_line(mut self, line: usize) -> Self {
+        self.line = Some(line);
+        self.detail = format!("line {line}: {}", self.detail.replace(" at line 1 column ", " at column "));
         self
     }
 

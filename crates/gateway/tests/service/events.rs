@@ -55,6 +55,9 @@ async fn lines_are_published_while_read() {
     let statuses: Vec<u64> =
         body["events"].as_array().unwrap().iter().map(|it| it["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [200, 200, 400]);
+    assert_eq!(body["events"][2]["line"], 4, "empty lines count");
+    let detail = body["events"][2]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("line 4: ") && !detail.contains("line 1"), "{detail}");
     assert_eq!(cluster.records("default-events").len(), 1);
 }
 

@@ -99,6 +99,19 @@ async fn body_bytes(service: &Service, expected: impl Fn(u64) -> bool) {
     }
 }
 
+/// The answer counts until the client has read it.
+#[tokio::test]
+async fn answers_are_counted() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| {
+        (config.max_body_bytes, config.max_decompressed_bytes, config.max_inflight_bytes) = (9000, 9000, 100_000);
+    })
+    .await;
+    let body = service.post("/v1/events", "content-type: application/x-ndjson\r\n", "x\n".repeat(4000)).await;
+    assert_eq!(body.expect(503)["code"], "bodies-full");
+    body_bytes(&service, |bytes| bytes == 0).await;
+}
+
 #[tokio::test]
 async fn large_head_is_431() {
     let cluster = cluster().await;
