@@ -81,10 +81,10 @@ async fn service_starts_without_kafka() {
 
 #[tokio::test]
 async fn few_descriptors_mean_few_connections() {
-    let shell = ["-c", "ulimit -n 100 && exec \"$0\" \"$@\""];
+    let shell = ["-c", "ulimit -n 400 && exec \"$0\" \"$@\""];
     let arguments: Vec<&str> = FREE.iter().chain(&["--embedded-broker"]).copied().collect();
     let mut process = CourierProcess::start(command_in("sh", &shell, &arguments));
-    process.wait_for_line("at most 36 connections instead of 10000").await;
+    process.wait_for_line("at most 80 connections instead of 10000").await;
     process.wait_for_line("events: http://").await;
     process.signal("TERM");
     process.output_with_input("").await.expect(0, &[]);
