@@ -120,10 +120,13 @@ options! {
     answer_timeout_max: Duration = Duration::from_secs(300);
     /// The largest head of a request in bytes, at least 8192. HTTP/1.1 answers a larger one with 431.
     max_head_bytes: u32 = 16 << 10;
-    /// The longest time for a request's head, and the time that a body has beyond min_body_rate.
+    /// The longest time for a request's head, the time that a body has beyond min_body_rate, and the longest time between two
+    /// parts of a body.
     head_timeout: Duration = Duration::from_secs(10);
     /// The lowest average rate of a body in bytes per second, 0 for none.
     min_body_rate: u32 = 1024;
+    /// The longest time for a body that is read whole. NDJSON without a key has no such time.
+    body_timeout: Duration = Duration::from_secs(300);
     /// The largest body in bytes, compressed or not. For NDJSON it bounds each line.
     max_body_bytes: usize = 16 << 20;
     /// The largest body in bytes after decompression. For NDJSON it bounds nothing beyond max_body_bytes.
@@ -132,7 +135,7 @@ options! {
     max_events: usize = 10_000;
     /// The deepest nesting of JSON, up to 127.
     max_json_depth: usize = 64;
-    /// Memory for the bodies of all requests, in bytes. A request without room gets 503.
+    /// Memory for the bodies of all requests and their answers, in bytes. A request without room gets 503.
     max_inflight_bytes: usize = 64 << 20;
     /// The maximum number of connections for events. Further clients wait until a connection ends.
     max_connections: usize = 10_000;
@@ -153,9 +156,13 @@ options! {
     grace: Duration = Duration::from_secs(30);
 }
 
-/// The limits of connections for probes, metrics and statistics: idle ones must not keep a probe waiting.
-const MANAGEMENT_CONNECTIONS: usize = 256;
+/// The maximum number of connections for probes, metrics and statistics.
+pub const MANAGEMENT_CONNECTIONS: usize = 256;
+/// The limits of these connections: idle ones must not keep a probe waiting.
 const MANAGEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest time of an option. A clock can't add much longer ones.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl GatewayConfig {
     /// Returns the options of the listener for probes, metrics and statistics.
@@ -166,6 +173,19 @@ impl GatewayConfig {
             idle_timeout: MANAGEMENT_TIMEOUT,
             ..self.clone()
         }
+    }
+
+    fn times(&self) -> [(&'static str, Duration); 8] {
+        [
+            ("answer_timeout", self.answer_timeout),
+            ("answer_timeout_max", self.answer_timeout_max),
+            ("head_timeout", self.head_timeout),
+            ("body_timeout", self.body_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("dedupe_window", self.dedupe_window),
+            ("drain_delay", self.drain_delay),
+            ("grace", self.grace),
+        ]
     }
 
     /// Checks the bounds of options, and options that depend on each other.
@@ -189,6 +209,17 @@ impl GatewayConfig {
             self.max_inflight_bytes >= self.max_body_bytes.max(self.max_decompressed_bytes),
             "max_inflight_bytes: expected max_body_bytes and max_decompressed_bytes or more",
         );
+        require(
+            self.dedupe_window.is_zero() || (self.dedupe_max_keys > 0 && self.dedupe_max_bytes > 0),
+            "dedupe_max_keys, dedupe_max_bytes: expected 1 or more, or dedupe_window=0s",
+        );
+        require(
+            self.answer_timeout <= self.answer_timeout_max,
+            "answer_timeout: expected answer_timeout_max or a shorter time",
+        );
+        for (name, time) in self.times() {
+            require(time <= LONGEST, &format!("{name}: expected at most 365 days"));
+        }
         require(
             self.tls_certificate.is_empty() == self.tls_key.is_empty(),
             "tls_certificate, tls_key: set both, or none of them",
@@ -331,6 +362,12 @@ mod tests {
         let problems = config.validate().unwrap_err();
         let named: Vec<&str> = problems.lines().filter_map(|line| line.split(':').next()).collect();
         assert_eq!(named, ["max_head_bytes", "ack", "listen"]);
+        let defaults = GatewayConfig::default();
+        config = GatewayConfig { listen: config.listen, dedupe_max_keys: 0, grace: Duration::MAX, ..defaults };
+        config.answer_timeout = config.answer_timeout_max + Duration::from_secs(1);
+        let problems = config.validate().unwrap_err();
+        let named: Vec<&str> = problems.lines().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(named, ["dedupe_max_keys, dedupe_max_bytes", "answer_timeout", "grace", "listen"]);
         config.insecure_no_auth = true;
         assert!(!config.validate().unwrap_err().contains("listen"));
     }

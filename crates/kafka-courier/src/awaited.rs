@@ -59,6 +59,14 @@ impl AwaitedDelivery {
     }
 }
 
+impl AwaitedDelivery {
+    /// Leaves the record to the dead letters, as [`detach`](Self::detach) does, and keeps the wait for its verdict. A record
+    /// that fails from now on has a dead letter, which its error names.
+    pub fn leave_to_dead_letters(&self) {
+        self.awaited.detach();
+    }
+}
+
 impl Drop for AwaitedDelivery {
     fn drop(&mut self) {
         self.awaited.detach();

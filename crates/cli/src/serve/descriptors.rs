@@ -2,8 +2,8 @@
 //!
 //! Rule: files and connections to brokers always have descriptors left.
 
-/// Descriptors that connections of clients never use.
-const RESERVED: u64 = 64;
+/// Descriptors that connections of clients never use: files and brokers, and the connections for probes.
+const RESERVED: u64 = 64 + kafka_courier_gateway::MANAGEMENT_CONNECTIONS as u64;
 
 /// Raises the limit as far as the system allows, and returns the number of connections that fit. `None` if there is no limit.
 #[cfg(unix)]

@@ -19,7 +19,7 @@ async fn publish(address: String, life: u32, client: u32) -> Vec<(String, Option
     for number in 0_u32.. {
         let (id, ack) = (format!("{life}-{client}-{number}"), if number % 3 == 0 { "broker" } else { "disk" });
         let body = format!(r#"{{"id":"{id}","type":"t","partition_key":"{client}"}}"#);
-        let head = format!("POST /v1/events?ack={ack} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json");
+        let head = format!("POST /v1/events?ack={ack} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json");
         let sent = stream.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
         let mut answer = [0; 4096];
         let read = stream.read(&mut answer).await.unwrap_or(0);

@@ -1,6 +1,8 @@
 //! The memory for the bodies of all requests.
 //!
-//! Rule: a share is taken before the bytes are read, and returns when it is dropped.
+//! Rules:
+//! - A share grows before its bytes are kept, and returns when it is dropped. A client gets no share for bytes that it has not sent.
+//! - An answer must be given, and counts also where it exceeds the limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,10 +29,14 @@ impl Budget {
         Self(Arc::new(Inner { used: AtomicUsize::new(0), limit }))
     }
 
-    /// Takes a share, if there is room for it.
-    pub(crate) fn take(&self, bytes: usize) -> Option<Share> {
-        let mut share = Share { budget: self.clone(), bytes: 0 };
-        share.grow_to(bytes).then_some(share)
+    /// Returns a share without bytes.
+    pub(crate) fn empty_share(&self) -> Share {
+        Share { budget: self.clone(), bytes: 0 }
+    }
+
+    /// Returns whether there is room for a share now.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        bytes <= self.0.limit.saturating_sub(self.used())
     }
 
     /// Returns the bytes in use.
@@ -54,6 +60,15 @@ impl Share {
     }
 }
 
+impl Share {
+    /// Raises the share to `bytes`, if need be above the limit.
+    pub(crate) fn exceed_to(&mut self, bytes: usize) {
+        let more = bytes.saturating_sub(self.bytes);
+        self.budget.0.used.fetch_add(more, Ordering::Relaxed);
+        self.bytes += more;
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -67,11 +82,14 @@ mod tests {
     #[test]
     fn shares_return_their_bytes() {
         let budget = Budget::new(10);
-        let mut share = budget.take(4).unwrap();
+        let mut share = budget.empty_share();
         assert!(share.grow_to(9) && share.grow_to(5), "a share never shrinks");
         assert_eq!(budget.used(), 9);
-        assert!(budget.take(2).is_none() && !share.grow_to(11));
+        assert!(!budget.empty_share().grow_to(2) && !share.grow_to(11));
         assert_eq!(budget.used(), 9);
+        assert!(budget.has_room(1) && !budget.has_room(2));
+        share.exceed_to(12);
+        assert!(budget.used() == 12 && !budget.has_room(1));
         drop(share);
         assert_eq!(budget.used(), 0);
     }

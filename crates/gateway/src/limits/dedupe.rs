@@ -169,9 +169,10 @@ fn cost(key: &DedupeKey, answer: Option<&Answer>) -> usize {
     ENTRY_BYTES + key + answer.map_or(0, |answer| answer.body.len())
 }
 
-/// Returns whether a repeated request gets this answer again. A request that certainly wrote nothing may be published again.
+/// Returns whether a repeated request gets this answer again. A request that certainly wrote nothing may be published again,
+/// unless a dead letter keeps an event of it: a replay would write that event again.
 pub(crate) fn is_remembered(answer: &Answer) -> bool {
-    answer.status < 400 || answer.status == 504
+    answer.status < 400 || answer.status == 504 || answer.has_dead_letter
 }
 
 #[cfg(test)]
@@ -247,5 +248,7 @@ mod tests {
         {
             assert_eq!(is_remembered(&answer(problem)), is_kept, "{problem:?}");
         }
+        let kept = Failure::new(Problem::Rejected, "why").with_letter(Some("l-1"));
+        assert!(is_remembered(&Answer::problem(&kept, "r")), "a replay would write the event again");
     }
 }

@@ -42,6 +42,11 @@ where
         Self { body, pace, gunzip, compressed: Bytes::new(), arrived: 0, is_ended: false }
     }
 
+    /// Bounds the time of the whole body.
+    fn within(self, longest: Duration) -> Self {
+        Self { pace: self.pace.within(longest), ..self }
+    }
+
     /// Notes that the reader itself paused.
     pub(super) fn paused(&mut self, time: Duration) {
         self.pace.paused(time);
@@ -54,6 +59,8 @@ where
         };
         let step = Gunzip::steps(&self.compressed).next().map_or(0, <[u8]>::len);
         if let Some(gunzip) = self.gunzip.as_mut().filter(|_| step > 0) {
+            // A step takes about a millisecond, and other requests of this thread wait.
+            tokio::task::yield_now().await;
             let step = self.compressed.split_to(step);
             return gunzip.push(&step).map(|part| Some(part.into())).map_err(not_gzip);
         }
@@ -80,7 +87,12 @@ where
             None => self.body.frame().await,
             Some(deadline) => match tokio::time::timeout_at(deadline.into(), self.body.frame()).await {
                 Ok(frame) => frame,
-                Err(_) => return Err(Failure::new(Problem::TooSlow, "the body arrives too slowly (min_body_rate)")),
+                Err(_) => {
+                    return Err(Failure::new(
+                        Problem::TooSlow,
+                        "the body arrives too slowly (min_body_rate, body_timeout)",
+                    ));
+                }
             },
         };
         match frame {
@@ -89,7 +101,7 @@ where
             Some(Ok(frame)) => {
                 // Trailers have no data.
                 let part = frame.into_data().unwrap_or_default();
-                self.pace.read(part.len());
+                self.pace.read(part.len(), Instant::now());
                 self.arrived += part.len();
                 Ok(Some(part))
             }
@@ -108,13 +120,16 @@ where
     B::Error: Display,
 {
     let expected = head.length.unwrap_or(0);
-    let mut share = budget.take(expected).ok_or_else(bodies_full)?;
-    let mut reader = BodyReader::new(body, head.encoding, config);
+    if !budget.has_room(expected) {
+        return Err(bodies_full());
+    }
+    let mut share = budget.empty_share();
+    let mut reader = BodyReader::new(body, head.encoding, config).within(config.body_timeout);
     let max = match head.encoding {
         Encoding::Identity => config.max_body_bytes,
         Encoding::Gzip => config.max_decompressed_bytes,
     };
-    let mut whole = Vec::with_capacity(expected.min(max));
+    let mut whole = Vec::new();
     while let Some(part) = reader.next().await? {
         if reader.arrived > config.max_body_bytes {
             return Err(too_large(config.max_body_bytes));
@@ -123,9 +138,13 @@ where
             let why = format!("the body has more than {max} bytes after decompression (max_decompressed_bytes)");
             return Err(Failure::new(Problem::BodyTooLarge, why));
         }
-        if !share.grow_to(whole.len() + part.len()) {
+        let needed = whole.len() + part.len();
+        // The buffer doubles, and never grows beyond the longest body.
+        let capacity = if needed > whole.capacity() { (2 * needed).min(max).max(needed) } else { whole.capacity() };
+        if !share.grow_to(capacity) {
             return Err(bodies_full());
         }
+        whole.reserve_exact(capacity - whole.len());
         whole.extend_from_slice(&part);
     }
     Ok((whole, share))

@@ -38,6 +38,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let clock = ConnectionClock::new(Instant::now(), config.idle_timeout, config.head_timeout);
     let clock: SharedClock = Arc::new(Mutex::new(clock));
     let io = TokioIo::new(Watched::new(stream, clock.clone()));
+    let closes_at = handler.closes_at();
     let service = service_fn(|request: Request<Incoming>| {
         let guard = RequestGuard::new(&clock);
         let handler = handler.clone();
@@ -64,7 +65,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 tracing::debug!("connection timed out");
                 return;
             }
-            () = reached(&mut phase, Phase::Closing), if !is_closing => {
+            () = reached(&mut phase, closes_at), if !is_closing => {
                 is_closing = true;
                 connection.as_mut().graceful_shutdown();
             }

@@ -11,17 +11,19 @@ use hyper::body::Body;
 use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
+use kafka_courier::events::TraceContext;
 use kafka_courier::{KafkaConfig, KafkaProducer};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::body::discard;
 use super::clients::Clients;
-use super::head::{Head, request_id, text};
+use super::head::{Head, IDEMPOTENCY_KEY, request_id, text};
+use super::local_host::is_local;
 use super::metrics::{self, MetricsText};
 use super::tls::ServerTls;
 use super::{Phase, ServeError, reached};
-use crate::limits::budget::Budget;
+use crate::limits::budget::{Budget, Share};
 use crate::limits::dedupe::{DedupeLimits, DedupeTable};
 use crate::limits::room::RoomSample;
 use crate::options::GatewayConfig;
@@ -29,6 +31,7 @@ use crate::shapes::ack::AckRules;
 use crate::shapes::answer::Answer;
 use crate::shapes::failure::Failure;
 use crate::shapes::principal::Principal;
+use crate::shapes::problem::Problem;
 use crate::shapes::route::Route;
 
 /// The age of the producer's state by which requests are refused early.
@@ -79,6 +82,8 @@ pub(super) struct Inner {
     buffer_limit: usize,
     room: RwLock<RoomSample>,
     requests: AtomicU64,
+    /// Whether bodies of NDJSON are read no further.
+    pub(super) is_closing: watch::Sender<bool>,
 }
 
 impl Gateway {
@@ -109,6 +114,7 @@ impl Gateway {
             buffer_limit: kafka.buffer_memory,
             room: RwLock::default(),
             requests: AtomicU64::new(0),
+            is_closing: watch::Sender::new(false),
             config,
         }));
         gateway.sample();
@@ -125,13 +131,35 @@ impl Gateway {
     where
         B::Error: Display,
     {
+        self.answer_for(request, false).await
+    }
+
+    /// Answers a request of the service's own listener.
+    pub(super) async fn answer_own<B: Body<Data = Bytes> + Unpin>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B::Error: Display,
+    {
+        let GatewayConfig { listen, tokens_file, insecure_no_auth, .. } = &self.0.config;
+        let must_be_local = listen.ip().is_loopback() && tokens_file.is_empty() && !insecure_no_auth;
+        self.answer_for(request, must_be_local).await
+    }
+
+    async fn answer_for<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        request: Request<B>,
+        must_be_local: bool,
+    ) -> Response<Full<Bytes>>
+    where
+        B::Error: Display,
+    {
         let began = Instant::now();
         let (parts, mut body) = request.into_parts();
         let id = request_id(&parts.headers);
         let _active = ActiveRequest::new();
         let route = Route::find(parts.method.as_str(), parts.uri.path());
-        let answered = match self.read_head(&parts) {
+        let answered = match self.read_head(&parts, must_be_local) {
             Ok((head, client)) => self.publish(&head, client, &parts.headers, &mut body, &id).await,
+            Err(failure) if parts.headers.contains_key(IDEMPOTENCY_KEY) => Err(failure.undecided()),
             Err(failure) => Err(failure),
         };
         let answer = answered.unwrap_or_else(|failure| Answer::problem(&failure, &id));
@@ -144,7 +172,8 @@ impl Gateway {
         let (route, method) = route.map_or(("none", "_OTHER"), |route| (route.pattern(), "POST"));
         metrics::answered(method, route, &answer, took);
         let (succeeded, failed) = answer.counts;
-        let trace = text(&parts.headers, "traceparent");
+        let trace = text(&parts.headers, "traceparent").and_then(|parent| TraceContext::new(parent, None).ok());
+        let trace = trace.as_ref().map(TraceContext::traceparent);
         tracing::info!(
             request_id = id,
             route,
@@ -155,11 +184,18 @@ impl Gateway {
             trace,
             "request answered"
         );
-        response(answer, &id)
+        let mut share = self.0.budget.empty_share();
+        share.exceed_to(answer.body.len());
+        response(answer, share, &id)
     }
 
     /// Checks who sends the request, and what the head asks for.
-    fn read_head(&self, parts: &Parts) -> Result<(Head, Option<Principal>), Failure> {
+    fn read_head(&self, parts: &Parts, must_be_local: bool) -> Result<(Head, Option<Principal>), Failure> {
+        if must_be_local && !is_local(&parts.uri, &parts.headers) {
+            let why =
+                "the host of the request is not this machine: use localhost, or set tokens_file or insecure_no_auth";
+            return Err(Failure::new(Problem::HostNotLocal, why));
+        }
         let client = self.client(&parts.headers)?;
         let head = Head::read(parts, &self.0.config, &self.0.rules, client.as_ref())?;
         Ok((head, client))
@@ -193,6 +229,11 @@ impl Gateway {
     /// Returns why the gateway accepts no events, if it accepts none.
     pub(super) fn refusal(&self) -> Option<Failure> {
         self.0.room.read().check().err()
+    }
+
+    /// Ends the reading of bodies that are published while they arrive.
+    pub(super) fn stop_reading(&self) {
+        self.0.is_closing.send_replace(true);
     }
 
     fn sample(&self) {
@@ -254,8 +295,21 @@ impl Drop for ActiveRequest {
     }
 }
 
-fn response(answer: Answer, request_id: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+/// The bytes of an answer, with their memory until they are written.
+struct CountedBytes {
+    bytes: Vec<u8>,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn response(answer: Answer, share: Share, request_id: &str) -> Response<Full<Bytes>> {
+    let body = CountedBytes { bytes: answer.body, _share: share };
+    let mut response = Response::new(Full::new(Bytes::from_owner(body)));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));

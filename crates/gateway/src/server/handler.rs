@@ -5,6 +5,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
+use super::Phase;
 use super::gateway::Gateway;
 use super::management::Management;
 
@@ -16,9 +17,17 @@ pub(super) enum Handler {
 }
 
 impl Handler {
+    /// Returns the phase in which connections end. Probes are answered until the producer is closed.
+    pub(super) fn closes_at(&self) -> Phase {
+        match self {
+            Self::Events(_) => Phase::Closing,
+            Self::Management(_) => Phase::Ended,
+        }
+    }
+
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match self {
-            Self::Events(gateway) => gateway.answer(request).await,
+            Self::Events(gateway) => gateway.answer_own(request).await,
             Self::Management(management) => management.answer(&request),
         }
     }

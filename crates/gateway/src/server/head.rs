@@ -23,7 +23,7 @@ use crate::shapes::route::Route;
 const MAX_ID: usize = 128;
 const REQUEST_ID: &str = "x-request-id";
 const CORRELATION_ID: &str = "x-correlation-id";
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The head of a request.
 #[derive(Debug)]
@@ -70,10 +70,11 @@ impl Head {
         }
         let timeout = timeout(&query, config)?;
         let length = text(&parts.headers, CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
-        if length.is_some_and(|length: usize| length > config.max_body_bytes) && shape != Shape::Ndjson {
+        let (context, key) = (context(&parts.headers)?, idempotency_key(&parts.headers, config)?);
+        let is_whole = shape != Shape::Ndjson || key.is_some();
+        if length.is_some_and(|length: usize| length > config.max_body_bytes) && is_whole {
             return Err(too_large(config.max_body_bytes));
         }
-        let (context, key) = (context(&parts.headers)?, idempotency_key(&parts.headers, config)?);
         Ok(Self { route, query, shape, encoding, context, length, timeout, key })
     }
 }
@@ -172,6 +173,8 @@ mod tests {
         }
         let lines = [("content-type", "application/x-ndjson"), ("content-length", "11")];
         assert_eq!(read("/v1/events", &lines).unwrap().length, Some(11), "each line has the limit");
+        let keyed = [lines[0], lines[1], ("idempotency-key", "k-1")];
+        assert_eq!(read("/v1/events", &keyed).unwrap_err().problem, Problem::BodyTooLarge, "the body is read whole");
     }
 
     #[test]

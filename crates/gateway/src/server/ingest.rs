@@ -1,7 +1,8 @@
 //! From the head of a request to its answer: the body, the records, their verdicts.
 //!
 //! Rules:
-//! - A request with a key is published in a task: a client that hangs up and repeats the request finds the first answer.
+//! - A request with a key is published in a task: a client that hangs up and repeats the request finds the first answer. An
+//!   event that fails after the client has left has a dead letter.
 //! - A body of NDJSON without a key is read as fast as its events are accepted.
 
 use std::fmt::Display;
@@ -9,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::HeaderMap;
 use hyper::body::Body;
 use hyper::header::CONTENT_TYPE;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout_at;
 
 use super::body::{BodyReader, bodies_full, read_whole};
@@ -58,24 +60,46 @@ impl Gateway {
     where
         B::Error: Display,
     {
-        self.refusal().map_or(Ok(()), Err)?;
+        if head.key.is_none() {
+            self.refusal().map_or(Ok(()), Err)?;
+        }
         let topic_of = |event_type: &str| self.0.producer.topic_for(event_type);
         let (max_depth, max_events) = (self.0.config.max_json_depth, self.0.config.max_events);
         let reading = Reading { topic_of: &topic_of, context: &head.context, max_depth, max_events };
         if head.shape == Shape::Ndjson && head.key.is_none() {
             return self.publish_lines(head, client.as_ref(), body, reading, id).await;
         }
-        let (body, share) = read_whole(body, head, &self.0.config, &self.0.budget).await?;
+        let read = read_whole(body, head, &self.0.config, &self.0.budget).await;
+        // An earlier request with the key may have written these events.
+        let undecided = |failure: Failure| if head.key.is_some() { failure.undecided() } else { failure };
+        let (body, share) = read.map_err(undecided)?;
         let until = Instant::now() + head.timeout;
         let key = head.key.clone().map(|key| {
             let client = client.as_ref().map(|client| client.name.clone());
             (DedupeKey { client, key }, digest(head, headers, &body))
         });
-        let events = read_events(head, headers, body, reading)?;
+        let events = read_events(head, headers, body, reading)
+            .and_then(|events| self.check_array(head, client.as_ref(), events))
+            .map_err(undecided)?;
         let work = Work { events, client, asked: head.query.ack, until, request_id: id.to_owned(), share };
         match key {
-            None => Ok(self.run(work).await),
+            None => Ok(self.run(work, std::future::pending()).await),
             Some((key, digest)) => self.publish_once(key, digest, work).await,
+        }
+    }
+
+    /// Checks the rights for every event of an array, so that none is published if one is refused.
+    fn check_array(&self, head: &Head, client: Option<&Principal>, events: Events) -> Result<Events, Failure> {
+        match events {
+            Events::Array(events) if head.shape == Shape::Json && !head.query.partial => {
+                let publisher = self.publisher(client, head.query.ack);
+                let check = |(index, event): (usize, Result<OutRecord, Failure>)| {
+                    let record = event?;
+                    publisher.check(&record).map_err(|failure| failure.at(index)).map(|_| record)
+                };
+                event::all_valid(events.into_iter().enumerate().map(check).collect()).map(Events::Array)
+            }
+            events => Ok(events),
         }
     }
 
@@ -85,15 +109,24 @@ impl Gateway {
         let begun = self.0.dedupe.lock().begin(&key, digest, Instant::now(), waiter);
         match begun {
             Begun::New => {
-                let begun = BegunKey { gateway: self.clone(), key, answer: sender, is_finished: false };
+                if let Some(failure) = self.refusal() {
+                    self.0.dedupe.lock().finish(&key, None, Instant::now());
+                    return Err(failure);
+                }
+                let request_id = work.request_id.clone();
+                let begun = BegunKey { gateway: self.clone(), key, answer: sender, request_id, is_finished: false };
                 let gateway = self.clone();
+                // Dropped with this future, when the client leaves.
+                let (client, client_left) = oneshot::channel::<()>();
                 let task = tokio::spawn(async move {
-                    let answer = Arc::new(gateway.run(work).await);
+                    let answer = Arc::new(gateway.run(work, client_left.map(drop)).await);
                     begun.finish(&answer);
                     Arc::unwrap_or_clone(answer)
                 });
                 // The task ends without an answer if its runtime ends.
-                task.await.map_err(|error| Failure::new(Problem::Unknown, error.to_string()))
+                let answer = task.await.map_err(|error| Failure::new(Problem::Unknown, error.to_string()));
+                drop(client);
+                answer
             }
             Begun::Answered(first) => Ok(repeated(&first)),
             Begun::UnderWay(waiter) => joined(waiter, work.until).await,
@@ -106,7 +139,7 @@ impl Gateway {
     }
 
     /// Publishes events, and waits for their verdicts.
-    async fn run(&self, work: Work) -> Answer {
+    async fn run(&self, work: Work, client_left: impl Future<Output = ()>) -> Answer {
         let Work { events, client, asked, until, request_id, share } = work;
         let mut publisher = self.publisher(client.as_ref(), asked);
         let (events, is_one) = match events {
@@ -120,7 +153,7 @@ impl Gateway {
             }
         }
         drop(share);
-        let results = publisher.finish(until).await;
+        let results = publisher.finish(until, client_left).await;
         match results.first().filter(|_| is_one) {
             Some(only) => Answer::one(only, &request_id),
             None => Answer::many(&results, None, &request_id),
@@ -142,20 +175,29 @@ impl Gateway {
         let config = &self.0.config;
         let mut reader = BodyReader::new(body, head.encoding, config);
         let mut lines = Lines::new(config.max_body_bytes);
-        let mut share = self.0.budget.take(0).ok_or_else(bodies_full)?;
+        let mut share = self.0.budget.empty_share();
         let mut publisher = self.publisher(client, head.query.ack);
+        let mut closing = self.0.is_closing.subscribe();
         let stopped = loop {
-            let part = match reader.next().await {
+            let part = tokio::select! {
+                biased;
+                // The gateway has the sender.
+                _ = closing.wait_for(|is_closing| *is_closing) => break Some(closes()),
+                part = reader.next() => part,
+            };
+            let part = match part {
                 Ok(part) => part,
                 Err(failure) => break Some(failure),
             };
             match &part {
-                Some(part) if !share.grow_to(lines.waiting() + part.len()) => break Some(bodies_full()),
+                Some(part) if !share.grow_to(lines.waiting() + part.len() + publisher.answer_bytes()) => {
+                    break Some(bodies_full());
+                }
                 Some(part) => lines.push(part),
                 None => lines.end(),
             }
             let began = Instant::now();
-            if let Err(failure) = publish_ready(&mut lines, &mut publisher, reading, head.timeout).await {
+            if let Err(failure) = publish_ready(&mut lines, &mut publisher, &mut share, reading, head.timeout).await {
                 break Some(failure);
             }
             reader.paused(began.elapsed());
@@ -163,7 +205,7 @@ impl Gateway {
                 break None;
             }
         };
-        let results = publisher.finish(Instant::now() + head.timeout).await;
+        let results = publisher.finish(Instant::now() + head.timeout, std::future::pending()).await;
         Ok(Answer::many(&results, stopped.as_ref(), id))
     }
 
@@ -172,17 +214,22 @@ impl Gateway {
     }
 }
 
-/// A key whose request is under way. A key that is dropped without an answer is forgotten.
+/// A key whose request is under way. The events of a key that is dropped without an answer may be written.
 struct BegunKey {
     gateway: Gateway,
     key: DedupeKey,
     answer: watch::Sender<Option<Arc<Answer>>>,
+    request_id: String,
     is_finished: bool,
 }
 
 impl BegunKey {
     fn finish(mut self, answer: &Arc<Answer>) {
         self.is_finished = true;
+        self.settle(answer);
+    }
+
+    fn settle(&self, answer: &Arc<Answer>) {
         let remembered = Some(answer.clone()).filter(|answer| is_remembered(answer));
         self.gateway.0.dedupe.lock().finish(&self.key, remembered, Instant::now());
         self.answer.send_replace(Some(answer.clone()));
@@ -192,7 +239,7 @@ impl BegunKey {
 impl Drop for BegunKey {
     fn drop(&mut self) {
         if !self.is_finished {
-            self.gateway.0.dedupe.lock().finish(&self.key, None, Instant::now());
+            self.settle(&Arc::new(Answer::problem(&Failure::no_verdict(), &self.request_id)));
         }
     }
 }
@@ -209,9 +256,13 @@ async fn joined(mut waiter: Waiter, until: Instant) -> Result<Answer, Failure> {
     }
 }
 
+fn closes() -> Failure {
+    Failure::new(Problem::Closing, "the service ends: send the rest of the events to another instance")
+}
+
 fn under_way() -> Failure {
     let why = "idempotency-key: the first request with this key has no answer yet: repeat the request later";
-    Failure::new(Problem::KeyUnderWay, why)
+    Failure::new(Problem::KeyUnderWay, why).undecided()
 }
 
 fn repeated(first: &Answer) -> Answer {
@@ -245,7 +296,8 @@ fn read_lines(body: &[u8], reading: Reading<'_>) -> Result<Vec<Result<OutRecord,
         if events.len() == reading.max_events {
             return Err(too_many(reading.max_events));
         }
-        events.push(event::read_one(line, reading).map_err(|failure| failure.at(events.len())));
+        let event = event::read_one(line, reading);
+        events.push(event.map_err(|failure| failure.at(events.len()).at_line(lines.number())));
     }
     Ok(events)
 }
@@ -254,19 +306,24 @@ fn read_lines(body: &[u8], reading: Reading<'_>) -> Result<Vec<Result<OutRecord,
 async fn publish_ready(
     lines: &mut Lines,
     publisher: &mut Publisher<'_>,
+    share: &mut Share,
     reading: Reading<'_>,
     timeout: Duration,
 ) -> Result<(), Failure> {
-    while let Some(line) = lines.next_line()? {
+    loop {
+        // The results wait in memory until the answer.
+        if !share.grow_to(lines.waiting() + publisher.answer_bytes()) {
+            return Err(bodies_full());
+        }
+        let Some(line) = lines.next_line()? else { return Ok(()) };
         if publisher.len() == reading.max_events {
             return Err(too_many(reading.max_events));
         }
         match event::read_one(line, reading) {
             Ok(record) => publisher.publish(record, Instant::now() + timeout).await,
-            Err(failure) => publisher.fail(failure),
+            Err(failure) => publisher.fail(failure.at_line(lines.number())),
         }
     }
-    Ok(())
 }
 
 /// Returns the digest of everything that decides which records a request writes.
@@ -299,4 +356,26 @@ fn is_of_record(name: &str) -> bool {
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_courier::{KafkaConfig, KafkaProducer};
+
+    use super::*;
+    use crate::options::GatewayConfig;
+
+    #[tokio::test]
+    async fn dropped_key_stays_in_doubt() {
+        let kafka = KafkaConfig::default();
+        let producer = KafkaProducer::build(kafka.clone()).unwrap();
+        let gateway = Gateway::new(producer, &kafka, GatewayConfig::default()).unwrap();
+        let key = DedupeKey { client: None, key: "k-1".to_owned() };
+        let begin = |waiter| gateway.0.dedupe.lock().begin(&key, [1; 32], Instant::now(), waiter);
+        let (answer, waiter) = watch::channel(None);
+        assert!(matches!(begin(waiter.clone()), Begun::New));
+        let (gateway, key, request_id) = (gateway.clone(), key.clone(), "r-1".to_owned());
+        drop(BegunKey { gateway, key, answer, request_id, is_finished: false });
+        assert!(matches!(begin(waiter), Begun::Answered(first) if first.status == 504));
+    }
 }

@@ -78,7 +78,7 @@ impl Bound {
 async fn accept_all(listener: TcpListener, new: NewConnection, mut end: watch::Receiver<Option<Instant>>) -> bool {
     let mut phase = new.phase.clone();
     let counts_connections = matches!(new.handler, Handler::Events(_));
-    let closes_at = if counts_connections { Phase::Closing } else { Phase::Ended };
+    let closes_at = new.handler.closes_at();
     let mut connections = JoinSet::new();
     loop {
         if counts_connections {

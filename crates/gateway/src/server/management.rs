@@ -7,19 +7,18 @@
 //!   of another site reaches it (DNS rebinding).
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::http::uri::Authority;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
 use kafka_courier::{Reachability, Stats};
 use tokio::sync::watch;
 
 use super::Phase;
 use super::gateway::Gateway;
-use super::head::text;
+use super::local_host::is_local;
 use super::metrics::MetricsText;
 use crate::shapes::openapi;
 
@@ -54,7 +53,7 @@ impl Management {
             "/livez" | "/healthz" | "/startupz" => answer(StatusCode::OK, TEXT, "ok\n".to_owned()),
             "/readyz" => self.ready(request.uri().query() == Some("verbose")),
             "/metrics" => answer(StatusCode::OK, METRICS, self.metrics.render()),
-            "/stats" | "/openapi.json" if !self.may_manage(request.headers()) => {
+            "/stats" | "/openapi.json" if !self.may_manage(request) => {
                 let why = "this route needs a token with the right manage, or a loopback address and a host such as localhost\n";
                 answer(StatusCode::FORBIDDEN, TEXT, why.to_owned())
             }
@@ -64,9 +63,9 @@ impl Management {
         }
     }
 
-    fn may_manage(&self, headers: &HeaderMap) -> bool {
-        let is_local = self.address.ip().is_loopback() && text(headers, HOST.as_str()).is_some_and(is_local_host);
-        let has_right = || matches!(self.gateway.client(headers), Ok(Some(client)) if client.may_manage);
+    fn may_manage<B>(&self, request: &Request<B>) -> bool {
+        let is_local = self.address.ip().is_loopback() && is_local(request.uri(), request.headers());
+        let has_right = || matches!(self.gateway.client(request.headers()), Ok(Some(client)) if client.may_manage);
         is_local || has_right()
     }
 
@@ -103,13 +102,6 @@ impl Management {
     }
 }
 
-/// Returns whether the header `Host` names this machine by an address or as localhost.
-fn is_local_host(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host().trim_matches(['[', ']']);
-    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
 fn kafka(stats: &Stats) -> String {
     let reachable = stats.brokers.iter().filter(|broker| broker.state != Reachability::Unreachable).count();
     match stats.brokers.len() {
@@ -123,19 +115,4 @@ fn answer(status: StatusCode, content_type: &'static str, body: String) -> Respo
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_local() {
-        for host in ["localhost", "LOCALHOST:9090", "127.0.0.1:9090", "[::1]:9090"] {
-            assert!(is_local_host(host), "{host}");
-        }
-        for host in ["", "evil.example", "127.0.0.1.evil.example:9090", "10.0.0.1", "localhost.evil"] {
-            assert!(!is_local_host(host), "{host}");
-        }
-    }
 }

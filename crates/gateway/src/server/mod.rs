@@ -13,6 +13,7 @@ mod handler;
 mod head;
 mod ingest;
 mod listener;
+mod local_host;
 mod management;
 pub(crate) mod metrics;
 mod publisher;
@@ -44,6 +45,9 @@ pub(crate) enum Phase {
     /// Connections end now.
     Ended,
 }
+
+/// The part of the grace that requests leave to the producer: one in this number.
+const CLOSE_PART: u32 = 4;
 
 /// Waits until the service has reached a phase.
 pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
@@ -136,7 +140,7 @@ impl GatewayServer {
     }
 
     /// Ends the service in order: it is not ready for `drain_delay`, stops accepting connections, answers its requests, and
-    /// closes the producer. Requests and events have the time `grace`.
+    /// closes the producer. Requests have three quarters of the time `grace`, and events have the rest.
     ///
     /// # Cancel safety
     ///
@@ -147,8 +151,9 @@ impl GatewayServer {
         self.phase.send_replace(Phase::Draining);
         tokio::time::sleep(delay).await;
         self.phase.send_replace(Phase::Closing);
+        self.gateway.stop_reading();
         let ends = Instant::now() + grace;
-        let is_complete = self.events.ended(ends).await;
+        let is_complete = self.events.ended(ends - grace / CLOSE_PART).await;
         let rest = ends.saturating_duration_since(Instant::now());
         let producer = self.gateway.producer().close(rest).await;
         self.phase.send_replace(Phase::Ended);

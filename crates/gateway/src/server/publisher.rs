@@ -4,11 +4,12 @@
 //! - After a record that may be accepted later, no further record of the request is tried: a retry would change their order.
 //! - A record that is certainly not written returns to the client. Once the client no longer waits, its failure becomes a dead
 //!   letter.
+//! - A record that has failed for certain is never reported as possibly written, also if its time is over.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use kafka_courier::{AwaitedDelivery, Header, KafkaProducer, ProducerRecord, PublishError, Stored};
@@ -22,8 +23,8 @@ use crate::shapes::problem::Problem;
 use crate::shapes::record::OutRecord;
 use crate::shapes::verdict::Verdict;
 
-/// The time for a verdict that was decided when the client's time was over.
-const DECIDED: Duration = Duration::from_secs(5);
+/// The bytes of a result beside its texts, in memory and in the answer.
+const RESULT_BYTES: usize = 256;
 
 /// Publishes the records of one request.
 pub(super) struct Publisher<'a> {
@@ -32,6 +33,8 @@ pub(super) struct Publisher<'a> {
     client: Option<&'a Principal>,
     asked: Option<Ack>,
     events: Vec<PublishedEvent>,
+    /// The bytes that the results of the events take in the answer, as an estimate.
+    answer_bytes: usize,
     /// Whether an earlier record may be accepted later.
     is_blocked: bool,
 }
@@ -58,12 +61,17 @@ impl<'a> Publisher<'a> {
         client: Option<&'a Principal>,
         asked: Option<Ack>,
     ) -> Self {
-        Self { producer, rules, client, asked, events: Vec::new(), is_blocked: false }
+        Self { producer, rules, client, asked, events: Vec::new(), answer_bytes: 0, is_blocked: false }
     }
 
     /// Returns the number of events until now.
     pub(super) fn len(&self) -> usize {
         self.events.len()
+    }
+
+    /// Returns the bytes that the results take in the answer, as an estimate.
+    pub(super) fn answer_bytes(&self) -> usize {
+        self.answer_bytes
     }
 
     /// Notes an event that can't be published.
@@ -87,12 +95,22 @@ impl<'a> Publisher<'a> {
     }
 
     fn push(&mut self, id: Option<String>, topic: Arc<str>, step: Step) {
+        let detail = match &step {
+            Step::Decided(Verdict::Failed(failure)) => failure.detail.len(),
+            _ => 0,
+        };
+        self.answer_bytes += RESULT_BYTES + id.as_ref().map_or(0, String::len) + topic.len() + detail;
         self.events.push(PublishedEvent { id, topic, step });
     }
 
-    async fn accept(&self, record: &OutRecord, until: Instant) -> Result<Step, Failure> {
+    /// Checks the rights of the client for a record's topic, and returns the acknowledgement.
+    pub(super) fn check(&self, record: &OutRecord) -> Result<Ack, Failure> {
         self.client.map_or(Ok(()), |client| client.check_topic(&record.topic))?;
-        let ack = self.rules.choose(&record.topic, self.asked, self.client.and_then(|client| client.floor))?;
+        self.rules.choose(&record.topic, self.asked, self.client.and_then(|client| client.floor))
+    }
+
+    async fn accept(&self, record: &OutRecord, until: Instant) -> Result<Step, Failure> {
+        let ack = self.check(record)?;
         let headers: Vec<Header<'_>> =
             record.headers.iter().map(|(key, value)| Header { key, value: Some(value) }).collect();
         let out = ProducerRecord {
@@ -114,23 +132,30 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    /// Waits for the verdicts of all events until `until`.
-    pub(super) async fn finish(mut self, until: Instant) -> Vec<EventResult> {
+    /// Waits for the verdicts of all events until `until`. Once `client_left` is ready, failures become dead letters.
+    pub(super) async fn finish(mut self, until: Instant, client_left: impl Future<Output = ()>) -> Vec<EventResult> {
+        let mut client_left = pin!(client_left.fuse());
         // Each batch leaves as soon as one of its deliveries is polled.
         std::future::poll_fn(|cx| {
             self.events.iter_mut().for_each(|event| event.poll_verdict(cx));
             Poll::Ready(())
         })
         .await;
-        let mut results = Vec::with_capacity(self.events.len());
-        for mut event in self.events {
+        for at in 0..self.events.len() {
             let decided = std::future::poll_fn(|cx| {
+                if client_left.as_mut().poll(cx).is_ready() {
+                    self.events.iter().for_each(PublishedEvent::leave_to_dead_letters);
+                }
+                let Some(event) = self.events.get_mut(at) else { return Poll::Ready(()) };
                 event.poll_verdict(cx);
                 if matches!(event.step, Step::Decided(_)) { Poll::Ready(()) } else { Poll::Pending }
             });
             // A result that is late changes nothing: the step says which.
             let _ = timeout_at(until.into(), decided).await;
-            let verdict = overdue(event.step, &event.topic, self.rules.has_spool).await;
+        }
+        let mut results = Vec::with_capacity(self.events.len());
+        for event in self.events {
+            let verdict = overdue(event.step, &event.topic, self.rules.has_spool);
             results.push(EventResult { id: event.id, verdict });
         }
         results
@@ -149,6 +174,13 @@ async fn in_time<T>(until: Instant, accepted: impl Future<Output = Result<T, Pub
 }
 
 impl PublishedEvent {
+    /// Leaves a failure to the dead letters, because its client has left.
+    fn leave_to_dead_letters(&self) {
+        if let Step::Storing(_, delivery) | Step::Delivering(delivery) = &self.step {
+            delivery.leave_to_dead_letters();
+        }
+    }
+
     /// Moves the event as far as it goes now.
     fn poll_verdict(&mut self, cx: &mut Context<'_>) {
         if let Step::Storing(stored, _) = &mut self.step {
@@ -180,7 +212,7 @@ impl PublishedEvent {
 }
 
 /// Returns the verdict of an event whose time is over.
-async fn overdue(step: Step, topic: &Arc<str>, has_spool: bool) -> Verdict {
+fn overdue(step: Step, topic: &Arc<str>, has_spool: bool) -> Verdict {
     let delivery = match step {
         Step::Decided(verdict) => return verdict,
         Step::Storing(_, delivery) | Step::Delivering(delivery) => delivery,
@@ -192,14 +224,10 @@ async fn overdue(step: Step, topic: &Arc<str>, has_spool: bool) -> Verdict {
         Ok(letter) => Verdict::Failed(Failure::no_verdict().with_letter(letter)),
         Err(decided) => {
             let mut event = PublishedEvent { id: None, topic: topic.clone(), step: Step::Delivering(decided) };
-            let verdict = std::future::poll_fn(|cx| {
-                event.poll_verdict(cx);
-                if matches!(event.step, Step::Decided(_)) { Poll::Ready(()) } else { Poll::Pending }
-            });
-            let _ = tokio::time::timeout(DECIDED, verdict).await;
+            event.poll_verdict(&mut Context::from_waker(Waker::noop()));
             match event.step {
                 Step::Decided(verdict) => verdict,
-                _ => Verdict::Failed(Failure::no_verdict()),
+                _ => Verdict::Failed(Failure::no_reason()),
             }
         }
     }

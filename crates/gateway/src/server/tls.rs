@@ -2,6 +2,7 @@
 //!
 //! Rules:
 //! - Changed files are loaded as a whole or not at all. Files that are invalid, or do not fit each other yet, change nothing.
+//! - Files are read again until they are valid, also if they have not changed. One warning stands for equal failures.
 //! - Open connections keep their certificate.
 //! - An error names the file, and shows no part of it.
 
@@ -44,8 +45,16 @@ struct CertificateFiles {
     key: PathBuf,
     provider: Arc<CryptoProvider>,
     current: RwLock<Arc<CertifiedKey>>,
-    /// The files at the last read, successful or not.
-    seen: Mutex<FileStates>,
+    /// The last reads.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    /// The files of the current certificate.
+    states: FileStates,
+    /// The last failure since then.
+    error: Option<String>,
 }
 
 type FileStates = [Option<(SystemTime, u64)>; 2];
@@ -65,7 +74,7 @@ impl ServerTls {
         let failed = |why| ServeError::File { option: "tls_certificate, tls_key", why };
         let provider = kafka_courier::tls_provider().map_err(failed)?;
         let (certificate, key) = (PathBuf::from(&config.tls_certificate), PathBuf::from(&config.tls_key));
-        let seen = Mutex::new(states(&certificate, &key));
+        let seen = Mutex::new(Seen { states: states(&certificate, &key), error: None });
         let current = RwLock::new(Arc::new(read(&certificate, &key, &provider).map_err(failed)?));
         let files = Arc::new(CertificateFiles { certificate, key, provider: provider.clone(), current, seen });
         let builder = ServerConfig::builder_with_provider(provider);
@@ -84,15 +93,22 @@ impl ServerTls {
     pub(super) fn reload(&self) {
         let CertificateFiles { certificate, key, provider, current, seen } = &*self.files;
         let now = states(certificate, key);
-        if std::mem::replace(&mut *seen.lock(), now) == now {
+        let mut seen = seen.lock();
+        if seen.states == now {
+            seen.error = None;
             return;
         }
         match read(certificate, key, provider) {
             Ok(changed) => {
                 *current.write() = Arc::new(changed);
+                *seen = Seen { states: now, error: None };
                 tracing::info!(certificate = %certificate.display(), "certificate changed");
             }
-            Err(error) => tracing::warn!(error, "tls_certificate is invalid, and the former certificate stays"),
+            Err(error) if seen.error.as_ref() == Some(&error) => {}
+            Err(error) => {
+                tracing::warn!(error, "tls_certificate is invalid, and the former certificate stays");
+                seen.error = Some(error);
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! [`Ack`], the acknowledgement that an answer means, and the operator's rules for it.
 //!
 //! Rules:
-//! - A request that asks for less than the floor of its topic is refused, and nothing of it is published.
+//! - An event whose request asks for less than the floor of its topic is not published, and neither is an array with such an
+//!   event, unless the request says `partial=true`.
 //! - `disk` needs a spool.
 
 use std::fmt;

@@ -34,6 +34,8 @@ pub struct Answer {
     pub counts: (usize, usize),
     /// Whether the answer is that of an earlier request with the same key.
     pub is_repeated: bool,
+    /// Whether an event of the request has a dead letter.
+    pub has_dead_letter: bool,
 }
 
 /// An event of a request, with its verdict.
@@ -69,6 +71,8 @@ struct EventBody<'a> {
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -101,9 +105,14 @@ struct ProblemBody<'a> {
     events: Option<Vec<EventBody<'a>>>,
 }
 
-/// Returns whether an event with this problem is certainly not in Kafka.
-fn outcome(problem: Problem) -> &'static str {
-    if problem == Problem::Unknown { "unknown" } else { "not_written" }
+/// Returns whether an event with this failure is certainly not in Kafka. `None` if an earlier request with the same key decides
+/// about the event.
+fn outcome(failure: &Failure) -> Option<&'static str> {
+    match failure.problem {
+        _ if failure.is_undecided => None,
+        Problem::Unknown => Some("unknown"),
+        _ => Some("not_written"),
+    }
 }
 
 impl<'a> EventBody<'a> {
@@ -123,9 +132,10 @@ impl<'a> EventBody<'a> {
             Verdict::Accepted { topic } => Self { topic: Some(topic), note: Some(LOST_WITH_PROCESS), ..body },
             Verdict::Failed(failure) => Self {
                 code: Some(failure.problem.code()),
-                verdict: Some(outcome(failure.problem)),
+                verdict: outcome(failure),
                 detail: Some(&failure.detail),
                 dead_letter: failure.dead_letter.as_deref(),
+                line: failure.line,
                 ..body
             },
         }
@@ -147,7 +157,7 @@ impl Answer {
             status,
             code: problem.code(),
             detail: &failure.detail,
-            verdict: Some(outcome(problem)),
+            verdict: outcome(failure),
             index: failure.index,
             dead_letter: failure.dead_letter.as_deref(),
             retry_after: problem.retry_after(),
@@ -156,8 +166,8 @@ impl Answer {
         };
         let allow = (problem == Problem::MethodNotAllowed).then_some("POST");
         let retry_after = problem.retry_after();
-        let (body, counts) = (json(&body), (0, failed));
-        Self { status, content_type: PROBLEM, retry_after, allow, body, counts, is_repeated: false }
+        let (body, counts, has_dead_letter) = (json(&body), (0, failed), failure.dead_letter.is_some());
+        Self { status, content_type: PROBLEM, retry_after, allow, body, counts, is_repeated: false, has_dead_letter }
     }
 
     /// Returns the answer to a request with one event.
@@ -176,23 +186,28 @@ impl Answer {
         let events: Vec<EventBody<'_>> = results.iter().map(EventBody::of).collect();
         let failed = results.iter().filter(|result| result.verdict.failure().is_some()).count();
         let counts = (results.len() - failed, failed);
+        let letters = results.iter().filter_map(|result| result.verdict.failure()?.dead_letter.as_ref());
+        let has_dead_letter = letters.count() > 0;
         if status >= 400 {
             let failures = results.iter().filter_map(|result| result.verdict.failure()).chain(stopped);
             if let Some(failure) = failures.clone().find(|failure| failure.problem.status() == status) {
                 let retry_after = failures.filter_map(|failure| failure.problem.retry_after()).max();
                 let answer = Self::with_problem(status, failure, Some(events), request_id);
                 let is_retriable = failure.problem.is_retriable();
-                return Self { retry_after: retry_after.filter(|_| is_retriable), counts, ..answer };
+                let retry_after = retry_after.filter(|_| is_retriable);
+                return Self { retry_after, counts, has_dead_letter, ..answer };
             }
         }
         let stopped = stopped.map(|failure| {
             serde_json::json!({"status": failure.problem.status(), "code": failure.problem.code(), "detail": failure.detail})
         });
-        Self::success(status, json(&EventsBody { succeeded: counts.0, failed: counts.1, events, stopped }), counts)
+        let body = json(&EventsBody { succeeded: counts.0, failed: counts.1, events, stopped });
+        Self { has_dead_letter, ..Self::success(status, body, counts) }
     }
 
     fn success(status: u16, body: Vec<u8>, counts: (usize, usize)) -> Self {
-        Self { status, content_type: JSON, retry_after: None, allow: None, body, counts, is_repeated: false }
+        let (is_repeated, has_dead_letter) = (false, false);
+        Self { status, content_type: JSON, retry_after: None, allow: None, body, counts, is_repeated, has_dead_letter }
     }
 }
 

@@ -16,7 +16,7 @@ use super::depth;
 use super::failure::Failure;
 use super::percent::decode_text;
 use super::problem::Problem;
-use super::record::{OutRecord, Reading, event_headers};
+use super::record::{MAX_EVENT_ID, OutRecord, Reading, event_headers};
 
 /// The prefix of attributes in headers of requests.
 const PREFIX: &str = "ce-";
@@ -99,6 +99,9 @@ fn record(attributes: &Attributes, reading: Reading<'_>) -> Result<OutRecord, Fa
         other => return Err(invalid(&format!("specversion is {:?}, expected 1.0", super::query::shortened(other)))),
     }
     let (id, event_type, _) = (required("id")?, required("type")?, required("source")?);
+    if id.len() > MAX_EVENT_ID {
+        return Err(invalid(&format!("attribute id has more than {MAX_EVENT_ID} bytes")));
+    }
     let own_trace = attributes.get("traceparent").map(|parent| {
         TraceContext::new(parent, attributes.get("tracestate").map(String::as_str))
             .map_err(|error| invalid(&error.to_string()))

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::depth;
 use super::failure::Failure;
 use super::problem::Problem;
-use super::record::{OutRecord, Reading, event_headers};
+use super::record::{MAX_EVENT_ID, OutRecord, Reading, event_headers};
 
 /// Reads one event.
 ///
@@ -30,6 +30,9 @@ pub fn read_one(json: &[u8], reading: Reading<'_>) -> Result<OutRecord, Failure>
         event = event.with_default_trace_context(trace);
     }
     let id = event.id().to_string();
+    if id.len() > MAX_EVENT_ID {
+        return Err(Failure::new(Problem::NotAnEvent, format!("id has more than {MAX_EVENT_ID} bytes")));
+    }
     Ok(OutRecord {
         topic: (reading.topic_of)(event.event_type()),
         partition: None,
@@ -191,6 +194,7 @@ mod tests {
             assert_eq!(problem(json), Problem::NotJson, "{json}");
         }
         assert_eq!(problem("17"), Problem::NotAnEvent);
+        assert_eq!(problem(&format!(r#"{{"type":"a","id":"{}"}}"#, "i".repeat(1025))), Problem::NotAnEvent);
         assert!(matches!(read("[]"), Ok(Events::Array(none)) if none.is_empty()));
     }
 }

@@ -21,18 +21,37 @@ pub struct Failure {
     pub dead_letter: Option<String>,
     /// The place of the event in the request, from 0.
     pub index: Option<usize>,
+    /// The line of the event in a body of NDJSON, from 1.
+    pub line: Option<usize>,
+    /// Whether an earlier request with the same key may have written the event.
+    pub is_undecided: bool,
 }
 
 impl Failure {
     /// Creates a failure without a dead letter.
     pub fn new(problem: Problem, detail: impl Into<String>) -> Self {
-        Self { problem, detail: detail.into(), dead_letter: None, index: None }
+        Self { problem, detail: detail.into(), dead_letter: None, index: None, line: None, is_undecided: false }
+    }
+
+    /// Notes that an earlier request with the same key may have written the event.
+    #[must_use]
+    pub fn undecided(mut self) -> Self {
+        self.is_undecided = true;
+        self
     }
 
     /// Sets the place of the event in the request.
     #[must_use]
     pub fn at(mut self, index: usize) -> Self {
         self.index = Some(index);
+        self
+    }
+
+    /// Sets the line of the event in a body of NDJSON. The parser has seen this line alone, and calls it line 1.
+    #[must_use]
+    pub fn at_line(mut self, line: usize) -> Self {
+        self.line = Some(line);
+        self.detail = format!("line {line}: {}", self.detail.replace(" at line 1 column ", " at column "));
         self
     }
 
@@ -48,6 +67,12 @@ impl Failure {
         let why = "the event was accepted, and has no verdict yet: it may still be written. Its dead letter has the result if \
                    it fails";
         Self::new(Problem::Unknown, why)
+    }
+
+    /// Returns the failure of an event that is certainly not written, before the reason is known.
+    pub fn no_reason() -> Self {
+        let why = "the event failed and is not written, and the reason is not known in time: send the event again";
+        Self::new(Problem::NotWritten, why)
     }
 }
 

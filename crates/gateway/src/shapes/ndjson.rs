@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - Memory is bounded by the longest line and one part of the body.
-//! - Empty lines do not count. The last line needs no line end.
+//! - Empty lines are no events, and up to the bytes of the longest line may follow each other. The last line needs no line end.
 
 use super::failure::Failure;
 use super::problem::Problem;
@@ -17,12 +17,16 @@ pub struct Lines {
     searched: usize,
     max_line: usize,
     is_ended: bool,
+    /// The number of the last line, empty ones included.
+    number: usize,
+    /// The bytes of empty lines since the last line that is not empty.
+    empty: usize,
 }
 
 impl Lines {
     /// Creates a splitter for lines of at most `max_line` bytes.
     pub fn new(max_line: usize) -> Self {
-        Self { buffer: Vec::new(), start: 0, searched: 0, max_line, is_ended: false }
+        Self { buffer: Vec::new(), start: 0, searched: 0, max_line, is_ended: false, number: 0, empty: 0 }
     }
 
     /// Adds the next part of the body.
@@ -43,11 +47,16 @@ impl Lines {
         self.buffer.len() - self.start
     }
 
+    /// Returns the number of the last line, from 1. Empty lines count.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// Returns the next whole line that is not empty, without its line end.
     ///
     /// # Errors
     ///
-    /// [`Problem::BodyTooLarge`] if a line is too long. No further line is readable then.
+    /// [`Problem::BodyTooLarge`] if a line is too long, or if empty lines together are. No further line is readable then.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, Failure> {
         loop {
             let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
@@ -63,16 +72,26 @@ impl Lines {
                 return Err(self.too_long());
             }
             let line = self.start..end;
+            let bytes = next - self.start;
             (self.start, self.searched) = (next, next);
-            if !self.buffer[line.clone()].trim_ascii().is_empty() {
+            self.number += 1;
+            if self.buffer[line.clone()].trim_ascii().is_empty() {
+                self.empty += bytes;
+                if self.empty > self.max_line {
+                    return Err(self.too_long());
+                }
+            } else {
+                self.empty = 0;
                 return Ok(Some(&self.buffer[line]));
             }
         }
     }
 
     fn too_long(&self) -> Failure {
-        let why =
-            format!("a line is longer than {} bytes: make the event smaller, or raise max_body_bytes", self.max_line);
+        let why = format!(
+            "a line, or empty lines together, are longer than {} bytes: make the event smaller, or raise max_body_bytes",
+            self.max_line
+        );
         Failure::new(Problem::BodyTooLarge, why)
     }
 }
@@ -100,6 +119,11 @@ mod tests {
         let mut whole = Lines::new(4);
         whole.push(b"12345\n");
         assert!(whole.next_line().is_err());
+        let mut empty = Lines::new(4);
+        empty.push(b"\n\na\n\n\n\n\n\n");
+        assert_eq!(empty.next_line().unwrap(), Some(&b"a"[..]));
+        assert_eq!(empty.number(), 3);
+        assert!(empty.next_line().is_err(), "empty lines without end");
     }
 
     proptest! {

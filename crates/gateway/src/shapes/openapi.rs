@@ -170,6 +170,7 @@ fn schemas() -> Value {
                 "verdict": verdict,
                 "detail": text,
                 "dead_letter": text,
+                "line": { "type": "integer" },
             },
         },
         "Results": {

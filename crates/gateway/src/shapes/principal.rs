@@ -68,7 +68,10 @@ impl Principals {
             }
             all.push(principal);
         }
-        Ok(Self(all))
+        match all.is_empty() {
+            true => Err(PrincipalError { line: 1, expected: "the name of a client, in this or a later line" }),
+            false => Ok(Self(all)),
+        }
     }
 
     /// Finds the client of a request by its header `authorization`.
@@ -217,5 +220,6 @@ mod tests {
             assert_eq!(error.line, 2, "{line}");
         }
         assert_eq!(Principals::parse(&format!("a {SECRET}\nb {SECRET}")).unwrap_err().line, 2);
+        assert!(Principals::parse("").is_err() && Principals::parse("# none\n").is_err(), "no client is an error");
     }
 }

@@ -55,6 +55,8 @@ problems! {
     AckUnavailable = 400 "ack-unavailable";
     /// The client is not known
     Unauthenticated = 401 "unauthenticated";
+    /// The host of the request is not this machine
+    HostNotLocal = 403 "host-not-local";
     /// The client may not publish to the topic
     TopicNotAllowed = 403 "topic-not-allowed";
     /// The acknowledgement is weaker than the topic demands
@@ -70,7 +72,7 @@ problems! {
     /// The route has no such method
     MethodNotAllowed = 405 "method-not-allowed";
     /// A request with the same key is under way
-    KeyUnderWay = 409 "key-under-way";
+    KeyUnderWay = 409 "key-under-way", retry after 1 s;
     /// The body arrived too slowly
     TooSlow = 408 "too-slow";
     /// The body is too large
@@ -136,9 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn only_503_is_retriable() {
+    fn only_503_and_key_are_retriable() {
         for problem in Problem::ALL {
-            assert_eq!(problem.is_retriable(), problem.status() == 503, "{problem:?}");
+            let expected = problem.status() == 503 || *problem == Problem::KeyUnderWay;
+            assert_eq!(problem.is_retriable(), expected, "{problem:?}");
         }
     }
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use kafka_courier::events::TraceContext;
 use kafka_courier::headers::{CORRELATION_ID, EVENT_ID, EVENT_TYPE};
 
+/// The longest id of an event in bytes. The answer repeats it.
+pub const MAX_EVENT_ID: usize = 1024;
+
 /// A record to publish.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OutRecord {

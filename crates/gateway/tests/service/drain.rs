@@ -14,7 +14,8 @@ async fn drain_finishes_requests() {
     service.producer.learn_topic("user-events").await.unwrap();
     let gate = Gate::new();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Hold(gate.clone())));
-    let (address, mut client) = (service.server.address(), service.connect().await);
+    let (address, management) = (service.server.address(), service.server.management_address());
+    let mut client = service.connect().await;
     let request = tokio::spawn(async move {
         let reply = client.post("/v1/events", JSON, LOGIN).await;
         (reply, client.closed().await)
@@ -24,6 +25,9 @@ async fn drain_finishes_requests() {
     while TcpStream::connect(address).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let mut probe = crate::support::Client::connect(management).await;
+    probe.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert_eq!(probe.reply().await.status, 200, "probes are answered until the end");
     gate.open();
     let (reply, rest) = request.await.unwrap();
     reply.expect(200);
@@ -52,11 +56,27 @@ async fn draining_service_still_serves() {
 }
 
 #[tokio::test]
+async fn stream_of_lines_stops() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |_| {}).await;
+    let mut client = service.connect().await;
+    let head = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    let line = format!("{LOGIN}\n");
+    client.send(format!("{head}{:x}\r\n{line}\r\n", line.len())).await;
+    cluster.wait_for_records("user-events", 1).await;
+    let drain = tokio::spawn(service.server.drain());
+    let body = client.reply().await.expect(207);
+    assert_eq!((&body["succeeded"], &body["stopped"]["code"]), (&1.into(), &"closing".into()));
+    let report = drain.await.unwrap();
+    assert_eq!((report.producer.delivered, report.is_complete), (1, true));
+}
+
+#[tokio::test]
 async fn requests_are_cut_after_the_grace() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.grace = Duration::from_millis(100)).await;
     let mut client = service.connect().await;
-    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
+    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
     let drain = tokio::spawn(service.server.drain());
     assert_eq!(client.closed().await, "");
     assert!(!drain.await.unwrap().is_complete);

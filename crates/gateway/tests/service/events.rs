@@ -44,7 +44,7 @@ async fn lines_are_published_while_read() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |_| {}).await;
     let mut client = service.connect().await;
-    let head = "POST /v1/events HTTP/1.1\r\nhost: h\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
     client.send(head).await;
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
     client.send(chunk(&format!("{LOGIN}\n{{\"ty"))).await;
@@ -55,6 +55,9 @@ async fn lines_are_published_while_read() {
     let statuses: Vec<u64> =
         body["events"].as_array().unwrap().iter().map(|it| it["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [200, 200, 400]);
+    assert_eq!(body["events"][2]["line"], 4, "empty lines count");
+    let detail = body["events"][2]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("line 4: ") && !detail.contains("line 1"), "{detail}");
     assert_eq!(cluster.records("default-events").len(), 1);
 }
 
@@ -123,7 +126,7 @@ async fn routes_and_methods_are_checked() {
     service.post("/v2/events", JSON, LOGIN).await.expect_problem(404, "not-found");
     service.post("/v1/events?akc=disk", JSON, LOGIN).await.expect_problem(400, "bad-query");
     let mut client = service.connect().await;
-    client.send("GET /v1/events HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    client.send("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let reply = client.reply().await;
     reply.expect_problem(405, "method-not-allowed");
     assert!(reply.head.contains("allow: post"), "{reply:?}");

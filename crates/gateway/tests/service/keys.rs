@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule};
 
-use crate::support::{JSON, LOGIN, Service, cluster};
+use kafka_courier::dlq::Selection;
+
+use crate::support::{JSON, LOGIN, LONG, Service, cluster, kafka};
 
 fn keyed(key: &str) -> String {
     format!("{JSON}idempotency-key: {key}\r\n")
@@ -33,15 +35,62 @@ async fn lost_answer_is_found_again() {
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Hold(gate.clone())));
     let mut client = service.connect().await;
     let (head, length) = (keyed("k-1"), LOGIN.len());
-    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{head}content-length: {length}\r\n\r\n{LOGIN}")).await;
+    client
+        .send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{head}content-length: {length}\r\n\r\n{LOGIN}"))
+        .await;
     gate.arrived(1).await;
     drop(client); // the client hangs up before the answer
     let waiting = service.post("/v1/events?timeout=200ms", &keyed("k-1"), LOGIN).await;
-    waiting.expect_problem(409, "key-under-way");
+    let refused = waiting.expect_problem(409, "key-under-way");
+    assert_eq!((&refused["verdict"], &refused["retry_after"]), (&serde_json::Value::Null, &1.into()));
     gate.open();
     let answer = service.post("/v1/events", &keyed("k-1"), LOGIN).await;
     assert_eq!(answer.expect(200)["offset"], 0);
     assert_eq!(cluster.records("user-events").len(), 1);
+}
+
+#[tokio::test]
+async fn failure_after_hang_up_is_kept() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |_| {}).await;
+    service.producer.learn_topic("user-events").await.unwrap();
+    let gate = Gate::new();
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Hold(gate.clone())));
+    cluster.reject_records(|_| Some("rejected".to_owned()));
+    let mut client = service.connect().await;
+    let (head, length) = (keyed("k-1"), LOGIN.len());
+    client
+        .send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{head}content-length: {length}\r\n\r\n{LOGIN}"))
+        .await;
+    gate.arrived(1).await;
+    drop(client);
+    service.post("/v1/events?timeout=200ms", &keyed("k-1"), LOGIN).await.expect_problem(409, "key-under-way");
+    gate.open();
+    service.producer.flush(LONG).await;
+    let [letter] = &service.producer.dead_letters().list(&Selection::all(), 10).await.unwrap()[..] else {
+        panic!("expected one dead letter")
+    };
+    let again = service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect_problem(422, "rejected");
+    assert_eq!(again["dead_letter"], letter.letter.id.to_string());
+}
+
+/// The memory for events is full, which refuses other requests early.
+#[tokio::test]
+async fn repeated_request_needs_no_room() {
+    let cluster = cluster().await;
+    let mut kafka = kafka(&cluster);
+    kafka.buffer_memory = 64 << 10;
+    (kafka.flush_bytes, kafka.max_request_bytes) = (16 << 10, 32 << 10);
+    let service = Service::with(kafka, |_| {}).await;
+    let first = service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect(200);
+    service.producer.learn_topic("default-events").await.unwrap();
+    cluster.pause(1);
+    let event = format!(r#"{{"type":"t","data":{{"text":"{}"}}}}"#, "x".repeat(8000));
+    while service.post("/v1/events?ack=memory&timeout=50ms", JSON, &event).await.status != 503 {}
+    assert_eq!(service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect(200), first);
+    let refused = service.post("/v1/events", &keyed("k-1"), "no").await.expect(400);
+    assert_eq!(refused["verdict"], serde_json::Value::Null, "the first request may have written events");
+    cluster.resume(1);
 }
 
 #[tokio::test]
@@ -57,7 +106,7 @@ async fn certain_failure_may_be_retried() {
 #[tokio::test]
 async fn unknown_answer_is_repeated() {
     let cluster = cluster().await;
-    let mut kafka = crate::support::kafka(&cluster);
+    let mut kafka = kafka(&cluster);
     (kafka.delivery_timeout, kafka.request_timeout) = (Duration::from_millis(600), Duration::from_millis(200));
     let service = Service::with(kafka, |_| {}).await;
     service.post("/v1/events", JSON, LOGIN).await.expect(200);

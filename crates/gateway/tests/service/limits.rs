@@ -12,7 +12,9 @@ async fn continue_follows_the_checks() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.max_body_bytes = 100).await;
     let head = |length: usize| {
-        format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}expect: 100-continue\r\ncontent-length: {length}\r\n\r\n")
+        format!(
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}expect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        )
     };
     let mut client = service.connect().await;
     client.send(head(101)).await;
@@ -28,7 +30,7 @@ async fn continue_follows_the_checks() {
 async fn bodies_are_bounded() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.max_body_bytes = 100).await;
-    let chunked = format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
+    let chunked = format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
     let mut client = service.connect().await;
     client.send(format!("{chunked}65\r\n{}\r\n", " ".repeat(101))).await;
     client.reply().await.expect_problem(413, "body-too-large");
@@ -75,16 +77,39 @@ async fn memory_for_bodies_is_bounded() {
     })
     .await;
     let mut slow = service.connect().await;
-    let head =
-        format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}expect: 100-continue\r\ncontent-length: 90\r\n\r\n");
-    slow.send(&head).await;
-    slow.read_until("100 Continue\r\n\r\n").await; // the share is taken
+    slow.send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 90\r\n\r\n")).await;
+    service.post("/v1/events", JSON, LOGIN).await.expect(200); // a length alone takes nothing
+    body_bytes(&service, |bytes| bytes == 0).await;
+    slow.send(LOGIN).await;
+    body_bytes(&service, |bytes| bytes > 0).await;
     let reply = service.post("/v1/events", JSON, LOGIN).await;
     reply.expect_problem(503, "bodies-full");
     assert!(reply.head.contains("retry-after"), "{reply:?}");
-    slow.send(format!("{LOGIN}{}", " ".repeat(90 - LOGIN.len()))).await;
+    slow.send(" ".repeat(90 - LOGIN.len())).await;
     slow.reply().await.expect(200);
+    body_bytes(&service, |bytes| bytes == 0).await;
     service.post("/v1/events", JSON, LOGIN).await.expect(200);
+}
+
+/// Waits until the memory for bodies and answers is as expected.
+async fn body_bytes(service: &Service, expected: impl Fn(u64) -> bool) {
+    let bytes = || async { service.get("/stats", "host: localhost\r\n").await.json()["body_bytes"].as_u64().unwrap() };
+    while !expected(bytes().await) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The answer counts until the client has read it.
+#[tokio::test]
+async fn answers_are_counted() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| {
+        (config.max_body_bytes, config.max_decompressed_bytes, config.max_inflight_bytes) = (9000, 9000, 100_000);
+    })
+    .await;
+    let body = service.post("/v1/events", "content-type: application/x-ndjson\r\n", "x\n".repeat(4000)).await;
+    assert_eq!(body.expect(503)["code"], "bodies-full");
+    body_bytes(&service, |bytes| bytes == 0).await;
 }
 
 #[tokio::test]
@@ -124,7 +149,7 @@ async fn slow_head_is_cut() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.head_timeout = SHORT).await;
     let mut client = service.connect().await;
-    client.send("POST /v1/events HTTP/1.1\r\nhost: h\r\n").await;
+    client.send("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n").await;
     assert_eq!(client.closed().await, "");
     let silent = service.connect().await;
     assert_eq!(silent.closed().await, "");
@@ -135,7 +160,11 @@ async fn slow_body_is_408() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.head_timeout = SHORT).await;
     let mut client = service.connect().await;
-    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: h\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
+    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
+    client.reply().await.expect_problem(408, "too-slow");
+    let service = Service::start(&cluster, |config| config.body_timeout = SHORT).await;
+    let mut client = service.connect().await;
+    client.send(format!("POST /v1/events HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 90\r\n\r\n{{")).await;
     client.reply().await.expect_problem(408, "too-slow");
 }
 

@@ -11,5 +11,6 @@ mod keys;
 mod ledger;
 mod limits;
 mod management;
+mod slow_letters;
 mod support;
 mod tls;

@@ -44,13 +44,22 @@ impl Service {
 
     /// Starts a service on free ports.
     pub(crate) async fn with(kafka: KafkaConfig, set: impl FnOnce(&mut GatewayConfig)) -> Self {
+        let producer = KafkaProducer::build(kafka.clone()).unwrap();
+        Self::over(producer, &kafka, set).await
+    }
+
+    /// Starts a service for a producer that was built with `kafka`.
+    pub(crate) async fn over(
+        producer: KafkaProducer,
+        kafka: &KafkaConfig,
+        set: impl FnOnce(&mut GatewayConfig),
+    ) -> Self {
         let mut config = GatewayConfig::default();
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.management = config.listen;
         config.drain_delay = Duration::ZERO;
         set(&mut config);
-        let producer = KafkaProducer::build(kafka.clone()).unwrap();
-        let gateway = Gateway::new(producer.clone(), &kafka, config).unwrap();
+        let gateway = Gateway::new(producer.clone(), kafka, config).unwrap();
         let server = GatewayServer::start(gateway, MetricsText::default()).await.unwrap();
         Self { server, producer }
     }
@@ -100,7 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     pub(crate) async fn post(&mut self, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Reply {
         let length = body.as_ref().len();
-        self.send(format!("POST {target} HTTP/1.1\r\nhost: h\r\n{headers}content-length: {length}\r\n\r\n")).await;
+        self.send(format!("POST {target} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n"))
+            .await;
         self.send(body).await;
         self.reply().await
     }
