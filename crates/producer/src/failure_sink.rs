@@ -247,9 +247,9 @@ pub(crate) fn fail_unstored(
     let batch = Arc::new(batch);
     let (items, others) = token.state().split_items(count);
     // The batch is charged once, for whichever part has records.
-    let item_charge = if others.len() == 0 { charge } else { 0 };
+    let item_charge = if others.is_empty() { charge } else { 0 };
     for (records, sink, charge) in [(items, None, item_charge), (others, sink, charge)] {
-        if records.len() > 0 {
+        if !records.is_empty() {
             let failed = FailedPart { token: token.clone(), partition, records, batch: batch.clone(), charge };
             fail_records(shared, sink, failed, failure.clone());
         }
