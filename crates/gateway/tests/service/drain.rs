@@ -5,7 +5,13 @@ use std::time::Duration;
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule};
 use tokio::net::TcpStream;
 
-use crate::support::{JSON, LOGIN, Service, cluster};
+use crate::support::{Client, JSON, LOGIN, Service, cluster};
+
+/// Asks on a connection that stays open.
+async fn probe(client: &mut Client) -> u16 {
+    client.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    client.reply().await.status
+}
 
 #[tokio::test]
 async fn drain_finishes_requests() {
@@ -16,6 +22,8 @@ async fn drain_finishes_requests() {
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Hold(gate.clone())));
     let (address, management) = (service.server.address(), service.server.management_address());
     let mut client = service.connect().await;
+    let mut prober = Client::connect(management).await;
+    assert_eq!(probe(&mut prober).await, 200);
     let request = tokio::spawn(async move {
         let reply = client.post("/v1/events", JSON, LOGIN).await;
         (reply, client.closed().await)
@@ -25,9 +33,7 @@ async fn drain_finishes_requests() {
     while TcpStream::connect(address).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let mut probe = crate::support::Client::connect(management).await;
-    probe.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    assert_eq!(probe.reply().await.status, 200, "probes are answered until the end");
+    assert_eq!(probe(&mut prober).await, 200, "probes are answered until the end");
     gate.open();
     let (reply, rest) = request.await.unwrap();
     reply.expect(200);
@@ -43,14 +49,14 @@ async fn draining_service_still_serves() {
     let (events, management) = (service.server.address(), service.server.management_address());
     let drain = tokio::spawn(service.server.drain());
     let ready = || async {
-        let mut client = crate::support::Client::connect(management).await;
+        let mut client = Client::connect(management).await;
         client.send("GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
         client.reply().await.status
     };
     while ready().await == 200 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let mut client = crate::support::Client::connect(events).await;
+    let mut client = Client::connect(events).await;
     client.post("/v1/events", JSON, LOGIN).await.expect(200);
     assert_eq!(drain.await.unwrap().producer.delivered, 1);
 }
