@@ -77,6 +77,16 @@ pub(super) enum InputStart {
     Finished { input: SpooledInput },
 }
 
+/// Whether a file is published from its start although earlier runs have published it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Again {
+    No,
+    /// If it has changed. A run whose events are not delivered yet is not over.
+    IfChanged,
+    /// If it has changed, or was published to its end.
+    Yes,
+}
+
 /// Why a run can't go on with a file: items that are dealt with have changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum ChangedInput {
@@ -86,8 +96,7 @@ pub(super) enum ChangedInput {
     Other { last: u64 },
 }
 
-/// Reads a file, and compares it with the inputs of a spool. `is_gone` says whether no file has an input's name. `again`
-/// publishes a finished or changed file from its start.
+/// Reads a file, and compares it with the inputs of a spool. `is_gone` says whether no file has an input's name.
 ///
 /// # Errors
 /// The error of the file, or the change.
@@ -96,7 +105,7 @@ pub(super) fn start_of(
     name: &str,
     inputs: Vec<SpooledInput>,
     is_gone: impl Fn(&str) -> bool,
-    again: bool,
+    again: Again,
 ) -> io::Result<Result<InputStart, ChangedInput>> {
     let named = inputs.iter().any(|input| &**input.name() == name);
     let may_be = |known: &str| if named { known == name } else { is_gone(known) };
@@ -110,7 +119,7 @@ pub(super) fn start_of(
     Ok(decide(scan.0.into_inner(), named, again))
 }
 
-fn decide(candidates: Vec<Candidate>, named: bool, again: bool) -> Result<InputStart, ChangedInput> {
+fn decide(candidates: Vec<Candidate>, named: bool, again: Again) -> Result<InputStart, ChangedInput> {
     let changed = candidates.first().map(|first| match (first.found, first.input.count()) {
         (found, count) if found < count => ChangedInput::Shorter { found, count },
         (_, count) => ChangedInput::Other { last: first.input.last().unwrap_or(count) },
@@ -118,9 +127,9 @@ fn decide(candidates: Vec<Candidate>, named: bool, again: bool) -> Result<InputS
     let same = candidates.into_iter().filter(Candidate::is_same).max_by_key(|candidate| candidate.input.count());
     match (same, changed) {
         (Some(Candidate { input, next: Some(at), .. }), _) => Ok(InputStart::Continue { input, at }),
-        (Some(_), _) if again => Ok(InputStart::New),
+        (Some(_), _) if again == Again::Yes => Ok(InputStart::New),
         (Some(Candidate { input, .. }), _) => Ok(InputStart::Finished { input }),
-        (None, Some(changed)) if named && !again => Err(changed),
+        (None, Some(changed)) if named && again == Again::No => Err(changed),
         (None, _) => Ok(InputStart::New),
     }
 }

@@ -110,7 +110,8 @@ pub(crate) struct PublishArgs {
     wait: bool,
     /// Publish a file from its start that was published to its end before, or has changed since
     ///
-    /// A run that did not reach the end of the file continues, with --again too.
+    /// A run that did not reach the end of the file continues, with --again too. A file is not published again while the
+    /// spool has events of earlier runs.
     #[arg(long, help_heading = SPOOL)]
     again: bool,
     /// Read events from this file (- is standard input)

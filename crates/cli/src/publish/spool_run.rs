@@ -14,7 +14,7 @@ use kafka_courier::spool::{InputId, SpooledInput};
 use kafka_courier::{ConfigErrors, KafkaConfig, KafkaProducer, SpoolFull, shown_file};
 
 use super::PublishArgs;
-use super::input_start::{InputStart, start_of};
+use super::input_start::{Again, InputStart, start_of};
 use super::known_items::KnownItems;
 use super::position::{InputPlace, InputPosition};
 use super::reader::Source;
@@ -109,7 +109,13 @@ pub(super) fn open_input(
     let failed = |error: io::Error| CommandError(Exit::Io, format!("cannot read {shown}: {error}"));
     let name = path.canonicalize().map_err(failed)?.display().to_string();
     let read = File::open(path).map_err(failed)?;
-    let start = start_of(read, &name, producer.spool_inputs(), is_gone, again).map_err(failed)?;
+    let left = producer.stats().spool.map_or(0, |spool| spool.recovered);
+    let how = match again {
+        true if left > 0 => Again::IfChanged,
+        true => Again::Yes,
+        false => Again::No,
+    };
+    let start = start_of(read, &name, producer.spool_inputs(), is_gone, how).map_err(failed)?;
     let start = start.map_err(|changed| {
         let why = format!(
             "{shown} has changed since it was published: {changed}: restore the file, or publish it from its start with \
@@ -122,7 +128,16 @@ pub(super) fn open_input(
             let input = producer.begin_input(&name);
             return Ok((Source { items: Some(KnownItems::default()), ..opened }, input));
         }
-        InputStart::Finished { input } => (input, None),
+        InputStart::Finished { input } => {
+            if again {
+                crate::say(&format!(
+                    "{shown}: the spool still has {} of earlier runs. They are delivered, and the file is not published \
+                     again: repeat the command afterwards",
+                    crate::spool::events(left)
+                ));
+            }
+            (input, None)
+        }
         InputStart::Continue { input, at } => (input, Some(at)),
     };
     crate::say(&format!("{shown}: {}", place_of(&input, &name, at)));

@@ -90,7 +90,7 @@ fn output_failed(error: io::Error) -> CommandError {
 }
 
 /// Returns `1 event`, `2 events`.
-fn events(count: u64) -> String {
+pub(crate) fn events(count: u64) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} event{plural}", indicatif::HumanCount(count))
 }

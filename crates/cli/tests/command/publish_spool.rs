@@ -126,6 +126,19 @@ async fn finished_file_needs_again() {
 }
 
 #[tokio::test]
+async fn again_waits_for_undelivered_events() {
+    let (cluster, spooled) = (cluster().await, Spooled::new());
+    spooled.publish(&cluster, &[&spooled.file("first", 1..3)]).await.expect(0, &[]);
+    let file = spooled.file("events", 3..31);
+    spooled.start(NO_BROKER, &[&file, "--grace", "1"]).output().await.expect(75, &["28 stored"]);
+    let again = spooled.start(NO_BROKER, &[&file, "--grace", "1", "--again"]).output().await;
+    again.expect(75, &["the spool still has 28 events of earlier runs", "repeat the command afterwards"]);
+    spooled.publish(&cluster, &[&file, "--again"]).await.expect(0, &["28 delivered, none left"]);
+    assert_once(&cluster, 1..31);
+    spooled.publish(&cluster, &[&file, "--again"]).await.expect(0, &["28 read, 28 stored"]);
+}
+
+#[tokio::test]
 async fn renamed_file_is_known() {
     let (cluster, spooled) = (cluster().await, Spooled::new());
     let file = spooled.file("events", 1..31);

@@ -7,12 +7,14 @@
 
 use std::time::{Duration, Instant};
 
+use kafka_courier::SpoolStats;
 use kafka_courier::spool::SpoolView;
 
 use super::{CLOSE_TIMEOUT, PublishSession, StopConditions, StopReason, Summary, UNINTERRUPTED};
 use crate::exit::{CommandError, Exit};
 use crate::publish::spool_run::SpoolRun;
 use crate::publish::summary::SpoolEnd;
+use crate::spool::events;
 use crate::spool_errors::fault;
 
 /// Interval between two looks at the producer.
@@ -38,6 +40,7 @@ impl PublishSession {
             Err(error) => (stats.stored, Some(error)),
         };
         let error = if let DeliveryEnd::Failed(error) = delivered { Some(error) } else { unread };
+        let error = error.or_else(|| lost(stats.spool.as_ref()?));
         let was_cut = self.monitor.signals.times() > 0 && (left > 0 || end == StopReason::Signal);
         let (dir, fault) = (spool.shown(), error.map(|CommandError(exit, why)| (exit, why)));
         let (delivered, failed) = (stats.sent, stats.failed);
@@ -128,6 +131,15 @@ impl PublishSession {
     fn rest_conditions(&self) -> StopConditions {
         StopConditions { signals: 2, deadline: Some(Instant::now() + self.grace / 2), receipts: true }
     }
+}
+
+/// Returns the error for events of earlier runs that the disk has lost.
+fn lost(spool: &SpoolStats) -> Option<CommandError> {
+    let why = format!(
+        "{} of earlier runs were damaged on the disk and are lost: courier spool check names the damage",
+        events(spool.lost)
+    );
+    (spool.lost > 0).then_some(CommandError(Exit::SomeFailed, why))
 }
 
 /// Returns the number of events in the folder.
