@@ -8,19 +8,18 @@
 //!  - `fresh` means that everything before the batch was settled or undisturbed when the attempt was sent. An error
 //!    answer to a fresh attempt concerns the batch itself, not the failure of a predecessor.
 
+mod times;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch, Sequence, Stamp};
 use kafka_courier_client::{Reason, RejectedRecord, TopicUuid};
 
-use super::config::is_old;
 use super::failure::{FailedOutcome, Failure};
 use super::ids::{BatchUid, RequestId};
 use super::types::{RecordSet, StoredBatch};
-
-/// The age from which new timestamps may help a batch whose timestamps were refused, in milliseconds.
-const RENEWABLE_AGE_MS: i64 = 60_000;
+pub(crate) use times::RecordTimes;
 
 /// Proof that a batch is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,16 +74,8 @@ pub(crate) struct Flight<T> {
     pub(crate) charge: usize,
     pub(crate) published_at: Instant,
     pub(crate) aged: bool,
-    /// The time of the newest record's timestamp.
-    pub(crate) times_at: Instant,
-    /// The newest timestamps of former attempts, before the timestamps were moved. A leader answers a repeat with them.
-    pub(crate) former_newest: Vec<i64>,
-    /// Whether the application chose old timestamps, and the batch has not waited.
-    pub(crate) has_own_times: bool,
-    /// Whether the timestamps stay, because a leader refused them while they were fresh.
-    pub(crate) keeps_times: bool,
-    /// Whether a leader refused the timestamps.
-    pub(crate) is_time_refused: bool,
+    /// The timestamps of the records, if the batch is stored.
+    pub(crate) times: Option<Box<RecordTimes>>,
     /// Whether the leader rejected the records.
     pub(crate) is_rejected: bool,
     /// Whether the batch may be written under a former stamp, and was sent again nevertheless.
@@ -201,63 +192,6 @@ impl<T: Clone> Flight<T> {
     /// Writes a stamp into the batch and updates the CRC.
     pub(crate) fn set_stamp(&mut self, stamp: Stamp) {
         Arc::make_mut(&mut self.batch).stamp(stamp);
-    }
-
-    /// Notes whether the batch has become old, by the wall clock or by the time that this process has run: a stored batch waits
-    /// for any time.
-    pub(crate) fn refresh_age(&mut self, now: Instant, wall_clock: Option<i64>, memory: Duration) {
-        let timestamp = self.batch.max_timestamp();
-        // The application may have given a record of this process a time in the future.
-        let counts = |wall_clock: &i64| self.is_inherited || timestamp <= *wall_clock;
-        let is_old = wall_clock.filter(counts).is_some_and(|now| is_old(timestamp, now, memory));
-        let has_waited = now.saturating_duration_since(self.times_at) >= memory;
-        // An attempt of a young batch may be in the log, and its leader may have forgotten the id since.
-        self.needs_lookup |= (is_old || has_waited) && !self.aged;
-        self.aged |= is_old || has_waited;
-        self.has_own_times &= !has_waited;
-    }
-
-    fn is_renewed(&self) -> bool {
-        self.times_at != self.published_at
-    }
-
-    /// Returns the earliest timestamp of the records in any attempt, in milliseconds since the Unix epoch.
-    pub(crate) fn earliest_timestamp(&self) -> i64 {
-        self.batch.first_timestamp().saturating_sub(self.batch.moved_ms().max(0))
-    }
-
-    /// Moves the records' timestamps to the present if the batch is old, or if a leader refused them for their age. A leader
-    /// remembers a producer id by these times, and `message.timestamp.before.max.ms` counts from them.
-    pub(crate) fn renew_timestamps(&mut self, now: Instant, wall_clock: Option<i64>) {
-        let behind = wall_clock.map_or(0, |wall_clock| wall_clock.saturating_sub(self.batch.max_timestamp()));
-        // A clock that was ahead has moved the times too far. They never precede the original ones.
-        let behind = behind.max(-self.batch.moved_ms());
-        let is_due = !self.keeps_times && (self.is_time_refused || self.aged && !self.has_own_times);
-        if self.stored.is_none() || self.outstanding.is_some() || !is_due || behind == 0 {
-            return;
-        }
-        if self.has_open_attempt() {
-            self.former_newest.push(self.batch.max_timestamp());
-        }
-        let batch = Arc::make_mut(&mut self.batch);
-        batch.move_timestamps(behind);
-        if let Some(stamp) = batch.current_stamp() {
-            batch.stamp(stamp);
-        }
-        (self.times_at, self.is_time_refused) = (now, false);
-        // An open attempt has the former timestamps, and may be appended.
-        self.aged &= self.has_open_attempt();
-        self.needs_lookup &= self.aged;
-    }
-
-    /// Notes that a leader refused the timestamps. Returns whether new ones may help.
-    pub(crate) fn is_renewable_after_refusal(&mut self, wall_clock: Option<i64>) -> bool {
-        let age = wall_clock.map_or(0, |wall_clock| wall_clock.saturating_sub(self.batch.max_timestamp()));
-        let is_moved_too_far = age < 0 && self.batch.moved_ms() > 0;
-        // Fresh times are refused because of a clock. Time helps if it is ahead, and a move forward would undo that.
-        self.keeps_times = (self.keeps_times || age < RENEWABLE_AGE_MS) && !is_moved_too_far;
-        self.is_time_refused = self.stored.is_some() && !self.keeps_times;
-        self.is_time_refused
     }
 
     /// Notes that the batch is sent in `request`.
@@ -392,11 +326,7 @@ impl<T: Clone> Flight<T> {
             charge,
             published_at: self.published_at,
             aged: self.aged,
-            times_at: self.times_at,
-            former_newest: self.former_newest.clone(),
-            has_own_times: self.has_own_times,
-            keeps_times: self.keeps_times,
-            is_time_refused: self.is_time_refused,
+            times: self.times.clone(),
             is_rejected: self.is_rejected,
             may_be_doubled: self.may_be_doubled,
             stored: self.stored.clone(),

@@ -107,8 +107,7 @@ impl<T: Clone> PartitionSender<T> {
             let Some(ended) = flight.end_attempt(request) else { continue };
             current |= ended.current;
             accepted = flight.stamp().map(|stamp| (stamp, flight.aged));
-            let is_former = |time: &i64| flight.former_newest.contains(time);
-            let time = ended.log_append_time(answer.log_append_time).filter(|time| !is_former(time));
+            let time = ended.log_append_time(answer.log_append_time).filter(|time| !flight.had_newest(*time));
             flight.prove(Proof::At(offset_after(answer, ended.records_before), time));
         }
         let corrected = self.correct_attempt(request, answer, cx);
@@ -279,7 +278,7 @@ impl<T: Clone> PartitionSender<T> {
     fn reject_head(&mut self, answer: &PartAnswer, cx: &mut Context<'_, T>) {
         let Some(head) = self.window.front_mut() else { return };
         let is_of_time = answer.code == ErrorCode::INVALID_TIMESTAMP.0 && cx.config.renews_timestamps;
-        if is_of_time && head.is_renewable_after_refusal(cx.wall_clock) {
+        if is_of_time && head.refuse_times(cx.wall_clock) {
             return self.back_off(cx);
         }
         if head.stored.is_some() && !concerns_records(answer, head.batch.record_count()) {

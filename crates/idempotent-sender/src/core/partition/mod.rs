@@ -90,7 +90,7 @@ use self::topic::TopicLife;
 pub(crate) use self::topic::{LatestMetadata, RecreatedTopic};
 use self::unknown::{InheritedGap, UnknownBatches};
 use super::effects::Context;
-use super::flight::{Flight, History, Proof, TargetLog};
+use super::flight::{Flight, History, Proof, RecordTimes, TargetLog};
 use super::ids::BatchUid;
 use super::types::{Action, RecordSet, Settlement, Submission, Verdict};
 
@@ -151,6 +151,8 @@ impl<T: Clone> PartitionSender<T> {
         let ordinal = submission.ordinal;
         let inherited = submission.stored.as_deref().and_then(|place| place.inherited);
         self.has_stored |= submission.stored.is_some();
+        let is_own = submission.aged && inherited.is_none();
+        let times = submission.stored.is_some().then(|| Box::new(RecordTimes::new(submission.published_at, is_own)));
         let mut flight = Flight {
             uid,
             token: submission.token,
@@ -159,11 +161,7 @@ impl<T: Clone> PartitionSender<T> {
             batch: Arc::new(submission.batch),
             published_at: submission.published_at,
             aged: submission.aged,
-            times_at: submission.published_at,
-            former_newest: Vec::new(),
-            has_own_times: submission.aged && inherited.is_none(),
-            keeps_times: false,
-            is_time_refused: false,
+            times,
             is_rejected: false,
             may_be_doubled: false,
             stored: submission.stored,
