@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::failure::Failure;
 use super::problem::Problem;
+use super::topic_pattern::TopicPattern;
 
 /// The meaning of an answer of success, the weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,9 +49,7 @@ pub struct TopicAcks(Vec<TopicAck>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct TopicAck {
-    /// The topic, or the prefix of topics.
-    name: String,
-    is_prefix: bool,
+    topics: TopicPattern,
     default: Ack,
     floor: Option<Ack>,
 }
@@ -64,11 +63,7 @@ impl TopicAcks {
 
     /// Returns the entry of a topic: the topic itself, else the longest prefix.
     fn entry(&self, topic: &str) -> Option<&TopicAck> {
-        let matching = self.0.iter().filter(|entry| match entry.is_prefix {
-            true => topic.starts_with(&entry.name),
-            false => topic == entry.name,
-        });
-        matching.max_by_key(|entry| (!entry.is_prefix, entry.name.len()))
+        self.0.iter().filter(|entry| entry.topics.has(topic)).max_by_key(|entry| entry.topics.narrowness())
     }
 }
 
@@ -79,21 +74,17 @@ impl TopicAck {
             Some((default, floor)) => (Ack::parse(default.trim())?, Some(Ack::parse(floor.trim())?)),
             None => (Ack::parse(acks.trim())?, None),
         };
-        let (name, is_prefix) = match topic.trim().strip_suffix('*') {
-            Some(prefix) => (prefix, true),
-            None => (topic.trim(), false),
-        };
-        let is_valid = !name.contains('*') && (is_prefix || !name.is_empty()) && floor.is_none_or(|it| it <= default);
-        is_valid.then(|| Self { name: name.to_owned(), is_prefix, default, floor })
+        let topics = TopicPattern::parse(topic.trim())?;
+        floor.is_none_or(|floor| floor <= default).then_some(Self { topics, default, floor })
     }
 }
 
 impl fmt::Display for TopicAcks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, entry) in self.0.iter().enumerate() {
-            let TopicAck { name, is_prefix, default, floor } = entry;
+            let TopicAck { topics, default, floor } = entry;
             let separator = if index == 0 { "" } else { "," };
-            write!(f, "{separator}{name}{}={}", if *is_prefix { "*" } else { "" }, default.as_str())?;
+            write!(f, "{separator}{topics}={}", default.as_str())?;
             floor.map_or(Ok(()), |floor| write!(f, ":{}", floor.as_str()))?;
         }
         Ok(())

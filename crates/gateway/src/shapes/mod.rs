@@ -21,4 +21,5 @@ pub mod query;
 pub mod raw;
 pub mod record;
 pub mod route;
+mod topic_pattern;
 pub mod verdict;

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::ack::Ack;
 use super::failure::Failure;
 use super::problem::Problem;
+use super::topic_pattern::TopicPattern;
 
 type TokenDigest = [u8; 32];
 
@@ -27,12 +28,6 @@ pub struct Principal {
     digest: TokenDigest,
     /// Topics and prefixes of topics. `None` allows all.
     topics: Option<Vec<TopicPattern>>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct TopicPattern {
-    name: String,
-    is_prefix: bool,
 }
 
 /// All clients of a file.
@@ -138,28 +133,13 @@ impl Principal {
     ///
     /// [`Problem::TopicNotAllowed`].
     pub fn check_topic(&self, topic: &str) -> Result<(), Failure> {
-        let allows = |pattern: &TopicPattern| match pattern.is_prefix {
-            true => topic.starts_with(&pattern.name),
-            false => topic == pattern.name,
-        };
-        match self.topics.as_ref().is_none_or(|topics| topics.iter().any(allows)) {
+        match self.topics.as_ref().is_none_or(|topics| topics.iter().any(|pattern| pattern.has(topic))) {
             true => Ok(()),
             false => {
                 let why = format!("client {} may not publish to topic {topic:?}", self.name);
                 Err(Failure::new(Problem::TopicNotAllowed, why))
             }
         }
-    }
-}
-
-impl TopicPattern {
-    fn parse(text: &str) -> Option<Self> {
-        let (name, is_prefix) = match text.strip_suffix('*') {
-            Some(prefix) => (prefix, true),
-            None => (text, false),
-        };
-        let is_valid = !name.contains('*') && (is_prefix || !name.is_empty());
-        is_valid.then(|| Self { name: name.to_owned(), is_prefix })
     }
 }
 
