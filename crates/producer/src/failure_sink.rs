@@ -258,11 +258,19 @@ pub(crate) fn fail_unstored(
 
 /// Fails a batch that the sender's task did not take because the task has ended. The batch was never sent.
 pub(crate) fn fail_unsent(shared: &Arc<Shared>, sink: Option<&Arc<dyn FailureSink>>, submission: Submission<Token>) {
+    fail_batch(shared, sink, submission, Failure::untried(FailedOutcome::NotWritten, Reason::Closed));
+}
+
+/// Fails all records of a batch.
+pub(crate) fn fail_batch(
+    shared: &Arc<Shared>,
+    sink: Option<&Arc<dyn FailureSink>>,
+    submission: Submission<Token>,
+    failure: Failure,
+) {
     let Submission { token, partition, batch, .. } = submission;
-    let failure = Failure::untried(FailedOutcome::NotWritten, Reason::Closed);
-    let records = RecordSet::Range(0..batch.record_count());
-    let charge = batch.capacity();
     let failure = Arc::new(failure);
+    let (records, charge) = (RecordSet::Range(0..batch.record_count()), batch.capacity());
     shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
     let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
     fail_records(shared, sink, failed, failure);

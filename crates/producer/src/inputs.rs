@@ -1,7 +1,6 @@
 //! Publishing the items of an input: the spool has an item and its event in one round.
 //!
-//! The rules of this module:
-//!  - An input is begun before its items. The channel to the spool's thread keeps that order.
+//! Rule: an input is begun before its items. The channel to the spool's thread keeps that order.
 
 use kafka_courier_event_model::Event;
 use kafka_courier_spool::core::entry::Ordinal;
@@ -43,10 +42,7 @@ impl Engine {
     ///
     /// As [`try_publish`](Self::try_publish).
     pub fn try_publish_item(&self, topic: &str, event: &dyn Event, item: &InputItem) -> Result<Delivery, PublishError> {
-        let event_trace = self.tracer.trace_event(topic, event);
-        let offer = |topic: &TopicEntry| self.offer_event(topic, event, &event_trace, Some(item));
-        let accepted = self.offer_first(topic, offer).or_else(|refused| self.offer_now(topic, refused, &offer));
-        accepted.map(|delivery| delivery.linked_to(&event_trace)).map_err(|error| self.refused(error))
+        self.try_publish_with(topic, event, Some(item))
     }
 
     /// Publishes the event of an item to `topic`. Waits only while the topic is unknown or memory is full.

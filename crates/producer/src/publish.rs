@@ -122,8 +122,19 @@ impl Engine {
     /// As [`try_publish`](Self::try_publish).
     #[inline]
     pub fn try_publish_to(&self, topic: &str, event: &dyn Event) -> Result<Delivery, PublishError> {
+        self.try_publish_with(topic, event, None)
+    }
+
+    /// Publishes an event without waiting, with the item that the event comes from.
+    #[inline]
+    pub(crate) fn try_publish_with(
+        &self,
+        topic: &str,
+        event: &dyn Event,
+        item: Option<&InputItem>,
+    ) -> Result<Delivery, PublishError> {
         let event_trace = self.tracer.trace_event(topic, event);
-        let offer = |topic: &TopicEntry| self.offer_event(topic, event, &event_trace, None);
+        let offer = |topic: &TopicEntry| self.offer_event(topic, event, &event_trace, item);
         let accepted = self.offer_first(topic, offer).or_else(|refused| self.offer_now(topic, refused, &offer));
         accepted.map(|delivery| delivery.linked_to(&event_trace)).map_err(|error| self.refused(error))
     }

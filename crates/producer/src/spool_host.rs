@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_client::{ErrorCode, PartitionId, Reason};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Submission, Verdict};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, Submission};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::error::SendError;
 
 use crate::delivery::{StoredIdentity, Token};
-use crate::failure_sink::{FailedPart, FailureSink, fail_records, fail_unstored};
+use crate::failure_sink::{FailureSink, fail_batch, fail_unstored};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::spool::{Effect, SpoolFault, SpoolHost, SpoolLevel};
@@ -59,13 +59,7 @@ impl EngineHost {
     fn fail(&self, submission: Submission<Token>, failure: Failure) {
         // The sink and the metrics recorder are called from the runtime's threads otherwise.
         let _entered = self.runtime.enter();
-        let Submission { token, partition, batch, .. } = submission;
-        let failure = Arc::new(failure);
-        let records = RecordSet::Range(0..batch.record_count());
-        let charge = batch.capacity();
-        self.shared.counts.count_verdict(token.state().topic(), records.len(), &Verdict::Failed(failure.clone()));
-        let failed = FailedPart { token, partition, records, batch: Arc::new(batch), charge };
-        fail_records(&self.shared, self.sink.as_ref(), failed, failure);
+        fail_batch(&self.shared, self.sink.as_ref(), submission, failure);
         self.wake_closing_sender();
     }
 

@@ -23,29 +23,31 @@ pub(crate) const NO_TOPIC_ID: TopicUuid = [0; 16];
 /// The decision about a batch of an earlier process, once the cluster has named its topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Resumption {
-    /// The batch is sent, under the stamp that it may have.
-    Send(Option<InheritedStamp>),
+    /// The batch is sent.
+    Send,
     /// The batch waits: the cluster's answer is older than the topic's partition.
     Wait,
     /// The batch fails.
     Fail(FailedOutcome),
 }
 
-/// Returns the decision about a batch: `stored_for` is the topic's id when the batch was stored, `present` its id now, and
-/// `has_partition` whether the topic has the batch's partition now. Kafka removes no partition of a topic.
+/// Returns the decision about a batch: `stored_for` is the topic's id when the batch was stored, `present` its id now,
+/// `has_partition` whether the topic has the batch's partition now, and `is_inherited` whether an earlier process may have sent
+/// the batch. Kafka removes no partition of a topic.
 pub(crate) fn resumption(
     stored_for: TopicUuid,
     present: Option<TopicUuid>,
     has_partition: bool,
-    inherited: Option<InheritedStamp>,
+    is_inherited: bool,
 ) -> Resumption {
     let is_other = present.is_some_and(|present| stored_for != NO_TOPIC_ID && stored_for != present);
     let is_same = !is_other && present == Some(stored_for);
-    match inherited {
-        _ if is_same && !has_partition => Resumption::Wait,
-        Some(_) if is_other || !has_partition => Resumption::Fail(FailedOutcome::Unknown),
-        None if !has_partition => Resumption::Fail(FailedOutcome::NotWritten),
-        inherited => Resumption::Send(inherited),
+    match (has_partition, is_inherited) {
+        (false, _) if is_same => Resumption::Wait,
+        (false, true) => Resumption::Fail(FailedOutcome::Unknown),
+        (false, false) => Resumption::Fail(FailedOutcome::NotWritten),
+        (true, true) if is_other => Resumption::Fail(FailedOutcome::Unknown),
+        (true, _) => Resumption::Send,
     }
 }
 

@@ -289,7 +289,7 @@ impl<T: Clone + BatchItems> Stage<T> {
 
     /// Notes how the cluster names itself and a topic. Batches of the topic may leave then.
     fn identify(&mut self, identity: TopicIdentity) {
-        if self.is_other_cluster(&identity) {
+        if self.is_unfit_cluster(&identity) {
             return;
         }
         let Some(staged) = self.topics.get_mut(&identity.topic) else { return };
@@ -316,7 +316,7 @@ impl<T: Clone + BatchItems> Stage<T> {
         self.release_topic(topic);
     }
 
-    fn is_other_cluster(&mut self, identity: &TopicIdentity) -> bool {
+    fn is_unfit_cluster(&mut self, identity: &TopicIdentity) -> bool {
         if let Some(why) = &identity.outdated {
             self.send_fault = Some(SpoolFault::OutdatedBrokers(why.clone()));
             return true;
@@ -383,24 +383,20 @@ impl<T: Clone + BatchItems> Stage<T> {
             }
             let number = staged.numbers.iter().find(|(number, _)| *number == to.topic);
             let stored_for = number.map_or(NO_TOPIC_ID, |(_, id)| *id);
-            let resumed = resumption(stored_for, identity.uuid, has_partition, next.inherited);
-            if resumed == Resumption::Wait {
-                return;
-            }
+            let failed = match resumption(stored_for, identity.uuid, has_partition, next.inherited.is_some()) {
+                Resumption::Wait => return,
+                Resumption::Send => None,
+                Resumption::Fail(outcome) => Some(outcome),
+            };
             let Some(DurableBatch { mut submission, inherited, .. }) = lane.durable.pop_front() else { return };
-            match resumed {
-                Resumption::Wait => {}
-                Resumption::Send(inherited) => {
-                    submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
-                    self.effects.push(Effect::Release(lane.numbered(submission)));
-                }
-                Resumption::Fail(outcome) => {
+            submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
+            self.effects.push(match failed {
+                None => Effect::Release(lane.numbered(submission)),
+                Some(outcome) => {
                     lane.skip_one();
-                    submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
-                    let topic = Some(stored_for).filter(|id| *id != NO_TOPIC_ID);
-                    self.effects.push(Effect::Orphaned(submission, outcome, topic));
+                    Effect::Orphaned(submission, outcome, Some(stored_for).filter(|id| *id != NO_TOPIC_ID))
                 }
-            }
+            });
         }
     }
 

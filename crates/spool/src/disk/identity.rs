@@ -3,8 +3,8 @@
 //! Rules:
 //!  - The file `identity` holds its own number in the file system and its time of birth. A copy of the file has others, and so
 //!    has a file that was moved to another file system or restored from a backup.
-//!  - A clone of the whole file system has the same numbers and is not recognized. Neither is a copy without the file.
-//!  - An empty file is the rest of a crash, and counts as no mark.
+//!  - A clone of the whole file system has the same numbers and is not recognized.
+//!  - An empty file is the rest of a crash, and counts as no mark, as a missing file does.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
