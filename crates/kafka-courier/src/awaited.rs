@@ -57,9 +57,7 @@ impl AwaitedDelivery {
     pub fn detach(self) -> Result<Option<LetterId>, Self> {
         if self.awaited.detach() { Ok(self.awaited.letter()) } else { Err(self) }
     }
-}
 
-impl AwaitedDelivery {
     /// Leaves the record to the dead letters, as [`detach`](Self::detach) does, and keeps the wait for its verdict. A record
     /// that fails from now on has a dead letter, which its error names.
     pub fn leave_to_dead_letters(&self) {

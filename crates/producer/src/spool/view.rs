@@ -260,6 +260,11 @@ impl SpoolView {
         held_producer_ids(self.snapshot.table(), holder.is_some())
     }
 
+    /// Returns the number of records that are neither delivered nor dead letters.
+    pub fn records(&self) -> u64 {
+        self.records_before(&self.ends())
+    }
+
     /// Returns the end of each partition. Records that a process stores later are behind it.
     pub fn ends(&self) -> SpoolEnds {
         SpoolEnds(self.snapshot.table().partitions.iter().map(|(partition, state)| (*partition, state.end)).collect())
