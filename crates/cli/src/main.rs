@@ -16,6 +16,7 @@ mod input;
 mod logging;
 mod publish;
 mod replacement;
+mod runtime;
 mod sample;
 mod serve;
 mod settings;
@@ -26,6 +27,7 @@ mod spool_errors;
 mod state_folder;
 mod table;
 mod terminal;
+mod topics;
 mod usage;
 
 use std::io::Write;

@@ -18,13 +18,14 @@ use clap::Args;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use kafka_courier::{KafkaConfig, KafkaProducer};
-use kafka_courier_event_model::{BUILT_IN, Event};
+use kafka_courier_event_model::Event;
 use kafka_courier_test_broker::TestCluster;
 
 use self::ledger::{DemoLedger, EventVerdict, check};
 use crate::argument::ArgumentError;
 use crate::exit::Exit;
 use crate::sample::Samples;
+use crate::topics::built_in_topics;
 
 const BROKERS: i32 = 3;
 const PARTITIONS: i32 = 6;
@@ -100,12 +101,9 @@ impl Stage {
 
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match crate::runtime::start() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            crate::say(&format!("cannot start the async runtime: {error}"));
-            return Exit::Io;
-        }
+        Err(error) => return error.report(),
     };
     match runtime.block_on(play(args, &Stage::terminal())) {
         Ok(ledger) if ledger.is_ok() => Exit::Ok,
@@ -120,7 +118,7 @@ pub(crate) fn run(args: &DemoArgs) -> Exit {
 async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoLedger> {
     let begun = Instant::now();
     let mut builder = TestCluster::builder().brokers(BROKERS);
-    for topic in topics() {
+    for topic in built_in_topics() {
         builder = builder.topic(topic, PARTITIONS);
     }
     let cluster = builder.start().await?;
@@ -163,7 +161,7 @@ async fn play(args: &DemoArgs, stage: &Stage) -> anyhow::Result<DemoLedger> {
         HumanCount(report.delivered),
         HumanCount(report.failed)
     ));
-    let ledger = check(&cluster, &topics(), &receipts);
+    let ledger = check(&cluster, &built_in_topics(), &receipts);
     stage.print_line(format_args!("{ledger}"));
     stage.print_line(format_args!("total time: {:.1} s", begun.elapsed().as_secs_f64()));
     Ok(ledger)
@@ -176,14 +174,6 @@ fn print(line: fmt::Arguments<'_>) {
 
 fn count(events: u64) -> usize {
     usize::try_from(events).unwrap_or(usize::MAX)
-}
-
-/// Returns the topics of the sample's events.
-fn topics() -> Vec<&'static str> {
-    let mut topics: Vec<_> = BUILT_IN.iter().map(|built_in| built_in.default_topic).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    topics
 }
 
 /// Publishes these events and waits for their verdicts.

@@ -61,12 +61,9 @@ enum DlqCommand {
 
 /// Runs the command and prints its error.
 pub(crate) fn run(args: DlqArgs) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match crate::runtime::start() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            crate::say(&format!("cannot start the async runtime: {error}"));
-            return Exit::Io.into();
-        }
+        Err(error) => return error.report().into(),
     };
     let entered = runtime.enter();
     let done = match args.command {

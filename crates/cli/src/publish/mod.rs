@@ -54,6 +54,7 @@ use crate::input;
 use crate::settings::{SettingsArgs, check_destination};
 use crate::shared_file::SharedFile;
 use crate::signals::Signals;
+use crate::spool::check_outside;
 
 /// The longest grace period in seconds. Longer ones are reduced to it.
 const LONGEST_GRACE: u64 = u32::MAX as u64;
@@ -129,12 +130,9 @@ impl PublishArgs {
 
 /// Runs the command and prints its summary or its error.
 pub(crate) fn run(args: PublishArgs) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match crate::runtime::start() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            crate::say(&format!("cannot start the async runtime: {error}"));
-            return Exit::Io;
-        }
+        Err(error) => return error.report(),
     };
     let is_json = args.json;
     let exit = runtime.block_on(publish(args)).unwrap_or_else(|error| {
@@ -200,6 +198,9 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
     check_files(files, args, &loaded, &wanted)?;
     let mut config = loaded.config;
     let mut spool = SpoolRun::of(args, &mut config)?;
+    if let (Some(spool), Some(receipts)) = (&spool, &args.receipts) {
+        check_outside(&spool.dir, "the file of receipts", receipts)?;
+    }
     let file = args.file.clone();
     let source = open(move || input::open(Path::new(&file), "events"))
         .await?

@@ -128,19 +128,11 @@ pub(super) fn open_input(
             let input = producer.begin_input(&name);
             return Ok((Source { items: Some(KnownItems::default()), ..opened }, input));
         }
-        InputStart::Finished { input } => {
-            if again {
-                crate::say(&format!(
-                    "{shown}: the spool still has {} of earlier runs. They are delivered, and the file is not published \
-                     again: repeat the command afterwards",
-                    crate::spool::events(left)
-                ));
-            }
-            (input, None)
-        }
+        InputStart::Finished { input } => (input, None),
         InputStart::Continue { input, at } => (input, Some(at)),
     };
-    crate::say(&format!("{shown}: {}", place_of(&input, &name, at)));
+    let wait = (how == Again::IfChanged).then_some(left);
+    crate::say(&format!("{shown}: {}", place_of(&input, &name, at, wait)));
     let id = Some(input.id());
     let items = Some(KnownItems::of(input));
     let source = match at {
@@ -162,13 +154,21 @@ fn is_gone(name: &str) -> bool {
     !name.contains(char::REPLACEMENT_CHARACTER) && matches!(Path::new(name).try_exists(), Ok(false))
 }
 
-/// Returns the text about the place where the run continues. `at` is `None` at the end of the file.
-fn place_of(input: &SpooledInput, name: &str, at: Option<InputPosition>) -> String {
+/// Returns the text about the place where the run continues. `at` is `None` at the end of the file. `wait` are the events that
+/// are delivered before the file is published again.
+fn place_of(input: &SpooledInput, name: &str, at: Option<InputPosition>, wait: Option<u64>) -> String {
     let count = HumanCount(input.count());
     let of = if name == &**input.name() { String::new() } else { format!(" (as {})", printable(input.name())) };
     let state = format!("{count} items{of} are stored or delivered already");
     match at {
         Some(InputPosition { place, start, .. }) => format!("continues at {place}, byte {start}: {state}"),
-        None => format!("all of its {state}: --again publishes them again"),
+        None => match wait {
+            Some(left) => format!(
+                "all of its {state}. The spool still has {} of earlier runs, which are delivered now: repeat the command \
+                 afterwards to publish the file again",
+                crate::spool::events(left)
+            ),
+            None => format!("all of its {state}: --again publishes them again"),
+        },
     }
 }

@@ -18,7 +18,6 @@ use kafka_courier::{
     CloseReport, ConfigErrors, ConfigProblem, KafkaConfig, KafkaProducer, LoadedConfig, SecurityProtocol,
     SpoolOpenError,
 };
-use kafka_courier_event_model::BUILT_IN;
 use kafka_courier_gateway::{DrainReport, Gateway, GatewayConfig, GatewayServer, MetricsText, ServeError};
 use kafka_courier_test_broker::TestCluster;
 
@@ -29,6 +28,7 @@ use crate::settings::SettingsArgs;
 use crate::shared_file::{FileUse, SharedFile};
 use crate::signals::Signals;
 use crate::state_folder;
+use crate::topics::built_in_topics;
 
 const PARTITIONS: i32 = 6;
 /// The time for verdicts after the second signal.
@@ -57,12 +57,9 @@ pub(crate) struct ServeArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: ServeArgs) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match crate::runtime::start_wide() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            crate::say(&format!("cannot start the async runtime: {error}"));
-            return Exit::Io;
-        }
+        Err(error) => return error.report(),
     };
     let exit = runtime.block_on(serve(args)).unwrap_or_else(CommandError::report);
     runtime.shutdown_background();
@@ -146,10 +143,8 @@ async fn embedded(config: &mut KafkaConfig) -> Result<TestCluster, CommandError>
     let failed = |error: &dyn std::fmt::Display| {
         CommandError(Exit::Io, format!("cannot start the broker inside the process: {error}"))
     };
-    let mut topics: Vec<&str> = BUILT_IN.iter().map(|built_in| built_in.default_topic).collect();
+    let mut topics = built_in_topics();
     topics.push("default-events");
-    topics.sort_unstable();
-    topics.dedup();
     let builder = TestCluster::builder().auto_create_topics(PARTITIONS);
     let builder = topics.into_iter().fold(builder, |builder, topic| builder.topic(topic, PARTITIONS));
     let cluster = builder.start().await.map_err(|error| failed(&error))?;
@@ -203,6 +198,7 @@ fn build_failed(errors: &ConfigErrors) -> CommandError {
     let spool = errors.problems().iter().find_map(ConfigProblem::spool_error);
     let exit = match spool {
         Some(SpoolOpenError::Locked { .. }) => Exit::Busy,
+        Some(SpoolOpenError::Copied { .. }) => Exit::Config,
         Some(_) => Exit::CantCreate,
         None => match errors.problems().iter().find_map(ConfigProblem::dead_letter_error) {
             Some(OpenError::Held { .. }) => Exit::Busy,

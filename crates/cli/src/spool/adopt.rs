@@ -5,7 +5,7 @@ use kafka_courier::SpoolOpenError;
 use kafka_courier::spool::{self, SpoolHolder};
 
 use super::folder::FolderArgs;
-use super::{events, held, read_failed};
+use super::{events, held};
 use crate::exit::{CommandError, Exit};
 
 /// Declare a spool the only copy that is in use
@@ -21,12 +21,11 @@ pub(super) struct AdoptArgs {
 pub(super) fn run(args: &AdoptArgs) -> Result<Exit, CommandError> {
     let chosen = args.folder.choose()?;
     // The library would create a folder that does not exist.
-    let partitions = chosen.read()?.partitions().map_err(read_failed)?;
+    let count = chosen.read()?.records();
     spool::adopt(&chosen.dir).map_err(|error| match error {
         SpoolOpenError::Locked { pid, .. } => held(&chosen.shown(), SpoolHolder { pid }),
         error => CommandError(Exit::Io, error.to_string()),
     })?;
-    let count = partitions.iter().map(|partition| partition.records).sum();
     crate::say(&format!("{} is adopted: the next producer with it delivers {}", chosen.shown(), events(count)));
     Ok(Exit::Ok)
 }

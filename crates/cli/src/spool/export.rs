@@ -13,10 +13,9 @@ use kafka_courier::spool::SpoolView;
 
 use super::folder::{ChosenFolder, FolderArgs};
 use super::list::records;
-use super::{output_failed, read_failed};
+use super::{check_outside, output_failed, read_failed};
 use crate::dlq::write_line;
 use crate::exit::{CommandError, Exit};
-use crate::files::resolve;
 use crate::replacement::Replacement;
 
 /// Write the events in a spool as NDJSON, one per line, in the form of dead letters
@@ -38,7 +37,7 @@ pub(super) struct ExportArgs {
 
 pub(super) fn run(args: &ExportArgs) -> Result<Exit, CommandError> {
     let chosen = args.folder.choose_beside(Some(&args.to))?;
-    check_outside(&chosen, &args.to)?;
+    check_outside(&chosen.dir, "the exported file", &args.to)?;
     chosen.check_free()?;
     let view = chosen.read()?;
     if args.to == Path::new("-") {
@@ -69,16 +68,6 @@ fn check_undisturbed(chosen: &ChosenFolder, view: &SpoolView) -> Result<(), Comm
     }
     let why = format!("{}: a process had this spool during the export: export the events again", chosen.shown());
     Err(CommandError(Exit::Busy, why))
-}
-
-/// Fails if the file is in the folder of the spool.
-fn check_outside(chosen: &ChosenFolder, to: &Path) -> Result<(), CommandError> {
-    let folder = resolve(to).ok().and_then(|to| to.parent().map(Path::to_owned));
-    if to != Path::new("-") && folder.is_some() && folder == chosen.dir.canonicalize().ok() {
-        let why = format!("the exported file {} is in the folder of the spool: name another folder", shown_file(to));
-        return Err(CommandError(Exit::Usage, why));
-    }
-    Ok(())
 }
 
 fn export(

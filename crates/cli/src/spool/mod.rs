@@ -15,12 +15,15 @@ mod progress;
 mod stats;
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use kafka_courier::shown_file;
 use kafka_courier::spool::{SpoolHolder, SpoolViewError};
 
 use crate::exit::{CommandError, Exit};
+use crate::files::resolve;
 use crate::help;
 
 /// Read, export and deliver the events in a spool
@@ -79,6 +82,16 @@ fn held(dir: &str, holder: SpoolHolder) -> CommandError {
         Exit::Busy,
         format!("{dir}: {holder} has this spool, and delivers its events: try again later, or stop it"),
     )
+}
+
+/// Fails if a file that a command writes is in the folder of a spool, where it could replace a segment. `what` names the file.
+pub(crate) fn check_outside(spool: &Path, what: &str, file: &Path) -> Result<(), CommandError> {
+    let folder = resolve(file).ok().and_then(|file| file.parent().map(Path::to_owned));
+    if file != Path::new("-") && folder.is_some() && folder == spool.canonicalize().ok() {
+        let why = format!("{what} {} is in the folder of the spool: name another folder", shown_file(file));
+        return Err(CommandError(Exit::Usage, why));
+    }
+    Ok(())
 }
 
 /// Returns the error of standard output. A closed pipe is not an error: its reader may have read enough.

@@ -132,10 +132,21 @@ async fn again_waits_for_undelivered_events() {
     let file = spooled.file("events", 3..31);
     spooled.start(NO_BROKER, &[&file, "--grace", "1"]).output().await.expect(75, &["28 stored"]);
     let again = spooled.start(NO_BROKER, &[&file, "--grace", "1", "--again"]).output().await;
-    again.expect(75, &["the spool still has 28 events of earlier runs", "repeat the command afterwards"]);
+    again.expect(75, &["The spool still has 28 events of earlier runs", "repeat the command afterwards"]);
     spooled.publish(&cluster, &[&file, "--again"]).await.expect(0, &["28 delivered, none left"]);
     assert_once(&cluster, 1..31);
     spooled.publish(&cluster, &[&file, "--again"]).await.expect(0, &["28 read, 28 stored"]);
+}
+
+#[tokio::test]
+async fn receipts_in_the_spool_are_refused() {
+    let (cluster, spooled) = (cluster().await, Spooled::new());
+    let file = spooled.file("events", 1..3);
+    spooled.publish(&cluster, &[&file]).await.expect(0, &[]);
+    let segment = fs::read_dir(&spooled.dir).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.max().unwrap().display().to_string();
+    let output = spooled.publish(&cluster, &[&file, "--again", "--receipts", &segment]).await;
+    output.expect(64, &["the file of receipts ", " is in the folder of the spool"]);
 }
 
 #[tokio::test]

@@ -145,10 +145,7 @@ fn lost(spool: &SpoolStats) -> Option<CommandError> {
 /// Returns the number of events in the folder.
 async fn left(spool: &SpoolRun) -> Result<u64, CommandError> {
     let dir = spool.dir.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        let partitions = SpoolView::read(&dir)?.partitions()?;
-        Ok(partitions.iter().map(|partition| partition.records).sum())
-    });
-    let read = read.await.map_err(|error| CommandError(Exit::Io, error.to_string()))?;
-    read.map_err(|error: kafka_courier::spool::SpoolViewError| CommandError(Exit::Io, error.to_string()))
+    let read = tokio::task::spawn_blocking(move || SpoolView::read(&dir)).await;
+    let view = read.map_err(|error| CommandError(Exit::Io, error.to_string()))?;
+    view.map(|view| view.records()).map_err(|error| CommandError(Exit::Io, error.to_string()))
 }

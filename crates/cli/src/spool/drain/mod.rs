@@ -20,7 +20,7 @@ use serde::Serialize;
 use self::watch::{WatchEnd, watch};
 use super::folder::{ChosenFolder, FolderArgs};
 use super::progress::DrainProgress;
-use super::{events, held, output_failed, read_failed};
+use super::{events, held, output_failed};
 use crate::exit::{CommandError, Exit};
 use crate::signals::Signals;
 use crate::spool_errors::{build_failed, fault};
@@ -75,9 +75,7 @@ struct DrainSummary {
 }
 
 pub(super) fn run(args: &DrainArgs) -> Result<Exit, CommandError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime =
-        runtime.map_err(|error| CommandError(Exit::Io, format!("cannot start the async runtime: {error}")))?;
+    let runtime = crate::runtime::start()?;
     let done = runtime.block_on(drain(args));
     runtime.shutdown_background();
     done
@@ -208,8 +206,7 @@ async fn deliver(
 
 /// Returns the number of events in the folder.
 fn left(chosen: &ChosenFolder) -> Result<u64, CommandError> {
-    let partitions = chosen.read()?.partitions().map_err(read_failed)?;
-    Ok(partitions.iter().map(|partition| partition.records).sum())
+    Ok(chosen.read()?.records())
 }
 
 fn print_summary(
