@@ -103,6 +103,12 @@ impl Upcalls<Token> for Callbacks {
         }
     }
 
+    fn needs_more(&mut self, partition: PartitionId) {
+        if let Some(spool) = &self.shared.spool {
+            spool.send(SpoolCommand::More(partition));
+        }
+    }
+
     fn waits(&mut self, partition: PartitionId, topic: &Arc<str>, reason: &Reason) {
         if let Some(spool) = &self.shared.spool {
             spool.status.waits.note(partition, topic, &clock::with_remedy(reason));

@@ -197,6 +197,9 @@ pub enum Action<T> {
     /// Makes the stamps of records durable. Verdicts that were reported before must be durable first. The driver answers
     /// with `on_persisted` once they are. Nothing leaves under these stamps before.
     Persist(StampMove),
+    /// Asks for the stored batches of an earlier process behind those that were submitted, because those alone can't be decided.
+    /// The request may be repeated, and nothing waits for an answer: the durable log may have none.
+    More(PartitionId),
     /// Reports that stored records wait: the broker refuses them until a right, a setting or a clock is corrected. The next
     /// verdict in the partition ends the wait.
     Waits {

@@ -20,6 +20,9 @@ pub trait Upcalls<T>: Send + 'static {
     /// Makes the stamps of records durable, after the verdicts that were reported before. The layer above answers with
     /// [`DriverCommand::Persisted`]. Never called for batches that are not [stored](Submission::stored).
     fn persist(&mut self, stamps: StampMove);
+    /// Asks for the [stored](Submission::stored) batches of an earlier process behind those that were submitted. Those alone
+    /// can't be decided.
+    fn needs_more(&mut self, partition: PartitionId);
     /// Reports that [stored](Submission::stored) records wait, because the broker refuses them until a right, a setting or a
     /// clock is corrected. The next verdict in the partition ends the wait. Called for each refusal.
     fn waits(&mut self, partition: PartitionId, topic: &Arc<str>, reason: &Reason);

@@ -307,6 +307,7 @@ where
                     });
                 }
                 Action::Persist(stamps) => self.upcalls.persist(stamps),
+                Action::More(partition) => self.upcalls.needs_more(partition),
                 Action::Waits { partition, reason } => {
                     if let Some(name) = self.core.topic_name(partition.topic) {
                         self.upcalls.waits(partition, &name, &reason);

@@ -5,6 +5,7 @@
 //! - The log has what a spool has: batches, marks, records that are out, and moves of stamps. The stamps of an earlier life
 //!   follow from it alone.
 //! - Every sent record is in the log, under the stamp that follows from the log.
+//! - The sender has a bounded number of records of a partition, in some lives. It gets more when it asks, and with each verdict.
 //! - The log gives a partition another topic number now and then. The sender gets the batches of a number once all of the
 //!   former number are settled.
 //! - Written requests of a dead process may still arrive. Nothing else of it remains.
@@ -26,6 +27,8 @@ use crate::world::{World, core_partition, model_partition};
 
 /// Ids of the senders are this far apart.
 const IDS_PER_LIFE: u64 = 1 << 32;
+/// The records of a partition that the sender may have, for the lives in turn.
+const LEASHES: [u64; 4] = [u64::MAX, 1, 4, 12];
 /// The time after which a publisher that found no process tries again.
 const PUBLISHER_INTERVAL: Micros = 10 * MS;
 
@@ -189,14 +192,25 @@ impl World {
             let Some(lives) = &mut self.lives else { return Ok(()) };
             let stored = &mut lives.partitions[partition];
             let place = stored.held.front().and_then(|next| next.stored.as_deref().copied());
-            if place.is_none_or(|place| !stored.may_send(&place)) {
+            let leash = LEASHES[(self.plan.seed.wrapping_add(lives.life) % LEASHES.len() as u64) as usize];
+            if place.is_none_or(|place| !stored.may_send(&place)) || stored.with_sender >= leash.max(stored.granted) {
                 return Ok(());
             }
             let Some(next) = stored.held.pop_front() else { return Ok(()) };
+            stored.with_sender += u64::from(next.batch.record_count());
             let ordinal = stored.submitted;
             stored.submitted += 1;
             self.submit_to_sender(Submission { ordinal, ..next })?;
         }
+    }
+
+    /// Hands more batches to the sender, which can't decide without them.
+    pub(crate) fn give_more(&mut self, partition: usize) -> Result<(), String> {
+        if let Some(lives) = &mut self.lives {
+            let stored = &mut lives.partitions[partition];
+            stored.granted = 2 * stored.with_sender + 1;
+        }
+        self.send_held(partition)
     }
 
     /// Writes a mark if the settled records have become more.
@@ -229,6 +243,8 @@ impl World {
         let partition = model_partition(settlement.partition);
         let Some(lives) = &mut self.lives else { return Ok(()) };
         let ordinals: Vec<u64> = numbers.iter().filter_map(|number| lives.ordinals.get(number).copied()).collect();
+        let stored = &mut lives.partitions[partition];
+        stored.with_sender = stored.with_sender.saturating_sub(numbers.len() as u64);
         match &settlement.verdict {
             Verdict::Delivered { base_offset, .. } => {
                 let stored = &mut lives.partitions[partition];
@@ -238,9 +254,9 @@ impl World {
                 self.advance_mark(partition)?;
             }
             Verdict::Failed(_) => self.write_log(LogWrite::Out(partition, ordinals)),
-            Verdict::Stored => {}
+            Verdict::Stored => return Ok(()),
         }
-        Ok(())
+        self.send_held(partition)
     }
 
     /// Checks that sent records are in the log, under their stamps.

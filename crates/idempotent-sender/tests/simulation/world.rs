@@ -438,6 +438,10 @@ impl World {
                 self.trace(|| format!("persist {stamps:?}"));
                 self.persist(stamps)?;
             }
+            Action::More(partition) => {
+                self.trace(|| format!("{partition:?} needs more batches"));
+                self.give_more(model_partition(partition))?;
+            }
             Action::Waits { partition, reason } => {
                 self.trace(|| format!("{partition:?} waits: {reason}"));
             }

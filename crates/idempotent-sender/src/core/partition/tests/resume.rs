@@ -7,6 +7,7 @@ use crate::core::lookup::{LogSearchTarget, SearchAnswer};
 use crate::core::types::{InheritedStamp, StampMove};
 
 mod forgotten;
+mod partial;
 
 /// Returns a stamp of the earlier process. The producer id of this process is 7.
 fn inherited(base_sequence: i32) -> Stamp {
