@@ -434,13 +434,9 @@ impl World {
             Action::InitProducerId => self.init_producer_id()?,
             Action::LookUpState(look) => self.request_look(look),
             Action::SearchLog(search) => self.request_search(search),
-            Action::Persist(stamps) => {
-                self.trace(|| format!("persist {stamps:?}"));
-                self.persist(stamps)?;
-            }
-            Action::Waits { partition, reason } => {
-                self.trace(|| format!("{partition:?} waits: {reason}"));
-            }
+            Action::Persist(stamps) => self.persist(stamps)?,
+            Action::PersistLeader(leader) => self.persist_leader(leader)?,
+            Action::Waits { partition, reason } => self.trace(|| format!("{partition:?} waits: {reason}")),
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
                 self.note_settlement(settlement)?;

@@ -8,7 +8,7 @@ use std::sync::mpsc::{SendError, Sender};
 use std::time::{Duration, Instant};
 
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, MoveId, RecordSet, StampMove, Submission};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, LeaderMove, MoveId, RecordSet, StampMove, Submission};
 use kafka_courier_spool::core::entry::{Ordinal, Partition};
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
@@ -86,6 +86,8 @@ pub(crate) enum SpoolCommand<T> {
     NotKept { place: StoredPlace },
     /// Make the stamps of records durable.
     Persist(StampMove),
+    /// Make a leader epoch durable.
+    PersistLeader(LeaderMove),
     /// An input begins.
     Input { input: InputNumber, name: Arc<str> },
     /// Items of an input have no record.
@@ -111,7 +113,7 @@ pub(crate) enum Effect<T> {
     Release(Submission<T>),
     /// The journal has the failed records as settled. No process sends them again.
     Settled(SettledNotice),
-    /// The stamps of this request are durable.
+    /// The stamps or the leader epoch of this request are durable.
     Persisted { partition: PartitionId, id: MoveId },
     /// The batch is not stored, and is not sent.
     NotStored(Submission<T>, SpoolFault),

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
-use kafka_courier_idempotent_sender::core::{InheritedStamp, StampMove, StoredBatch, Submission};
+use kafka_courier_idempotent_sender::core::{InheritedStamp, MoveId, StoredBatch, Submission};
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::Life;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
@@ -89,9 +89,10 @@ pub(crate) struct Stage<T> {
     changed: BTreeSet<Partition>,
     /// Batches that wait for a round, in their order.
     accepted: VecDeque<AcceptedBatch<T>>,
-    /// Batches and moves of the round that is being written.
+    /// Batches of the round that is being written.
     written: Vec<AcceptedBatch<T>>,
-    moves: Vec<StampMove>,
+    /// The requests that the round answers.
+    requests: Vec<(PartitionId, MoveId)>,
     /// Notices of records that the journal does not have as settled yet.
     notices: Vec<SettledNotice>,
     /// Those of the round that is being written.
@@ -132,7 +133,7 @@ impl<T: Clone + BatchItems> Stage<T> {
             changed: BTreeSet::new(),
             accepted: VecDeque::new(),
             written: Vec::new(),
-            moves: Vec::new(),
+            requests: Vec::new(),
             notices: Vec::new(),
             written_notices: Vec::new(),
             facts: Vec::new(),
@@ -214,6 +215,11 @@ impl<T: Clone + BatchItems> Stage<T> {
             SpoolCommand::Persist(stamps) => {
                 if let Some(sending) = self.lanes.get(&stamps.partition).map(|lane| lane.sending) {
                     self.with_log(sending, |log| log.request_move(stamps));
+                }
+            }
+            SpoolCommand::PersistLeader(leader) => {
+                if let Some(sending) = self.lanes.get(&leader.partition).map(|lane| lane.sending) {
+                    self.with_log(sending, |log| log.request_leader(leader));
                 }
             }
             SpoolCommand::Input { input, name } => self.inputs.push(Entry::Input { input, name }),

@@ -18,6 +18,7 @@
 //! | 10 | `Base` | resumes u64, first u64, last u64 |
 //! | 11 | `Input` | number u32, name |
 //! | 12 | `Items` | number of the input u32, check u64, ranges of items |
+//! | 13 | `Leader` | partition, epoch i32 |
 //!
 //! A partition is topic u32, index i32. A stamp is producer id i64, epoch i16, base sequence i32. A range is first u64, end u64.
 //!
@@ -73,6 +74,7 @@ impl Entry {
             Self::Base(_) => 10,
             Self::Input { .. } => 11,
             Self::Items { .. } => 12,
+            Self::Leader { .. } => 13,
         }
     }
 
@@ -121,6 +123,10 @@ impl Entry {
                 put_partition(out, *partition);
                 out.extend_from_slice(&settled.0.to_le_bytes());
                 out.extend_from_slice(&end_offset.to_le_bytes());
+            }
+            Self::Leader { partition, epoch } => {
+                put_partition(out, *partition);
+                out.extend_from_slice(&epoch.to_le_bytes());
             }
             Self::End { partition, end } => {
                 put_partition(out, *partition);
@@ -225,7 +231,7 @@ pub fn decode_all(bytes: &[u8]) -> Result<Vec<DecodedEntry>, EntryDecodeError> {
                 let head = EntryFields(body).batch_head().ok_or(malformed)?;
                 entries.push(DecodedEntry::Batch { head, body: end - length..end });
             }
-            1..=12 => entries.push(DecodedEntry::Control(EntryFields(body).entry(kind).ok_or(malformed)?)),
+            1..=13 => entries.push(DecodedEntry::Control(EntryFields(body).entry(kind).ok_or(malformed)?)),
             SKIPPABLE.. => {}
             _ => return Err(EntryDecodeError::UnknownKind(kind)),
         }
@@ -369,6 +375,10 @@ impl EntryFields<'_> {
                 let numbers = OrdinalSet::from_ranges(self.ranges()?);
                 Entry::Items { input, items: ItemSet { numbers, check } }
             }
+            13 => {
+                let (partition, epoch) = (self.partition()?, i32::from_le_bytes(self.take()?));
+                Entry::Leader { partition, epoch }
+            }
             _ => return None,
         };
         self.0.is_empty().then_some(entry)
@@ -400,6 +410,7 @@ mod tests {
             Entry::End { partition, end },
             Entry::Input { input: InputNumber(3), name: "/data/events".into() },
             Entry::Items { input: InputNumber(3), items },
+            Entry::Leader { partition, epoch: 4 },
         ]
     }
 

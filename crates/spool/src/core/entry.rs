@@ -128,6 +128,13 @@ pub enum Entry {
         /// The end offset of the log up to which the settled records are known to be, or -1.
         end_offset: i64,
     },
+    /// The newest leader epoch of the partition: no process adopts a leader of an earlier one.
+    Leader {
+        /// The partition.
+        partition: Partition,
+        /// The leader epoch.
+        epoch: i32,
+    },
     /// The ordinal after the last accepted record, in a checkpoint.
     End {
         /// The partition.

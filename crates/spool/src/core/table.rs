@@ -56,6 +56,8 @@ pub struct PartitionTable {
     pub settled: Ordinal,
     /// The end offset of the log up to which the settled records are known to be, or -1.
     pub end_offset: i64,
+    /// The newest leader epoch that a process knew, if any did.
+    pub leader_epoch: Option<i32>,
     /// The ordinal after the last accepted record.
     pub end: Ordinal,
     /// Each life's first ordinal.
@@ -75,6 +77,7 @@ impl Default for PartitionTable {
         Self {
             settled: Ordinal(0),
             end_offset: -1,
+            leader_epoch: None,
             end: Ordinal(0),
             begins: BTreeMap::new(),
             anchor: None,
@@ -202,6 +205,10 @@ impl Table {
             }
             Entry::Out { partition, first, end, why } => self.partition(*partition).take_out(*first, *end, *why),
             Entry::Mark { partition, settled, end_offset } => self.settle(*partition, *settled, *end_offset),
+            Entry::Leader { partition, epoch } => {
+                let state = self.partition(*partition);
+                state.leader_epoch = state.leader_epoch.max(Some(*epoch));
+            }
             Entry::Base(_) => {}
             Entry::Input { input, name } => self.inputs.begin(*input, name),
             Entry::Items { input, items } => self.inputs.deal(*input, items),
@@ -259,6 +266,7 @@ impl Table {
 
 fn checkpoint_partition(partition: Partition, state: &PartitionTable, entries: &mut Vec<Entry>) {
     entries.push(Entry::Mark { partition, settled: state.settled, end_offset: state.end_offset });
+    entries.extend(state.leader_epoch.map(|epoch| Entry::Leader { partition, epoch }));
     entries.push(Entry::End { partition, end: state.end });
     entries.extend(state.begins.iter().map(|(from, life)| Entry::Begin { partition, life: *life, from: *from }));
     entries.extend(state.anchor.iter().map(|run| Entry::Anchor {

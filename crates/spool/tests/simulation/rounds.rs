@@ -136,6 +136,7 @@ fn entry(rng: &mut Rng, table: &Table, life: Life, begun: &mut Begun, entries: &
             Some(Entry::Topic(Topic { number: TopicNumber(1), name, id: [1; 16], partitions: 3 }))
         }
         95..97 => Some(Entry::Cluster("cluster".into())),
+        97..99 => Some(Entry::Leader { partition, epoch: rng.index(9) as i32 }),
         _ => None,
     }
 }

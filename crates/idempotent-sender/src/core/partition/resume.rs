@@ -177,7 +177,7 @@ impl<T: Clone> PartitionSender<T> {
                 }
                 // A leader that forgot the id may have appended the batch before everything that its state shows.
                 false if age >= cx.config.id_memory || self.may_be_forgotten() => {
-                    self.search_run(lookup, RunState::Forgotten, cx);
+                    self.search_run(lookup, RunState::Behind, cx);
                 }
                 false => self.restamp_behind_gap(cx),
             };
@@ -286,8 +286,10 @@ impl<T: Clone> PartitionSender<T> {
         let begins = head.stamp().is_some_and(|stamp| stamp.base_sequence == 0);
         match state.run {
             // A request of an earlier process can still arrive. Under the same stamps, the leader takes one of both.
-            RunState::Forgotten if begins || !lookup.doubt.is_of_stamp() => self.send_absent(lookup, cx),
-            RunState::Forgotten => self.restamp_behind_gap(cx),
+            RunState::Forgotten | RunState::Behind if !lookup.doubt.is_of_stamp() => self.send_absent(lookup, cx),
+            // A leader that knows nothing of an id takes the number 0. A number that has wrapped to 0 begins nothing.
+            RunState::Forgotten if begins => self.send_absent(lookup, cx),
+            RunState::Forgotten | RunState::Behind => self.restamp_behind_gap(cx),
             RunState::Fenced => self.restamp_absent(cx),
             // The leader has appended later batches without this one, which can't enter any more.
             RunState::Covered if is_whole && head.is_before(state.last_sequence) => self.restamp_absent(cx),

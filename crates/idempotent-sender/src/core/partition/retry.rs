@@ -60,6 +60,8 @@ pub(super) enum RunState {
     Fenced,
     /// The leader has forgotten the run.
     Forgotten,
+    /// The leader knows the run only up to a number before the head, with a gap. It may have forgotten the run in between.
+    Behind,
 }
 
 /// The lookup of the head batch.

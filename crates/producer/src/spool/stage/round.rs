@@ -1,14 +1,13 @@
 //! The rounds of a [`Stage`]: their entries, and the decisions that follow their end.
 //!
 //! Rules:
-//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, items, dead letters, marks, moves.
+//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, items, dead letters, marks, leader epochs, moves.
 //!  - A refused round is repeated: its facts first and alone, then its batches as soon as they have room, with their items.
 //!    The facts may be what had no room, and they may free it.
 //!  - A round names the items of an input in one entry, so that a reader has all of them or none.
 
 use std::collections::BTreeMap;
 
-use kafka_courier_idempotent_sender::core::StampMove;
 use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Topic};
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
@@ -26,9 +25,9 @@ const RANGE_BYTES: u64 = 16;
 impl<T: Clone + BatchItems> Stage<T> {
     /// Returns whether a round should start now.
     pub(crate) fn is_round_due(&self) -> bool {
-        let is_move_due = || self.changed.iter().any(|of| self.logs.get(of).is_some_and(PartitionLog::is_move_due));
+        let is_waited_for = || self.changed.iter().any(|of| self.logs.get(of).is_some_and(PartitionLog::is_waited_for));
         let has_batch = !self.accepted.is_empty() && !self.is_full;
-        self.write_fault.is_none() && (has_batch || is_move_due())
+        self.write_fault.is_none() && (has_batch || is_waited_for())
     }
 
     /// Returns whether the journal lacks something, for which no caller waits.
@@ -81,7 +80,7 @@ impl<T: Clone + BatchItems> Stage<T> {
         entries.extend(round_items.into_iter().map(|(input, items)| Entry::Items { input, items }));
         for partition in std::mem::take(&mut self.changed) {
             let Some(log) = self.logs.get_mut(&partition) else { continue };
-            self.moves.extend(log.write(&mut entries));
+            self.requests.extend(log.write(&mut entries));
         }
         self.written_notices.append(&mut self.notices);
         self.facts = entries.iter().filter(|entry| !matches!(entry, Entry::Batch(_))).cloned().collect();
@@ -149,16 +148,15 @@ impl<T: Clone + BatchItems> Stage<T> {
             self.release(partition);
         }
         self.effects.extend(std::mem::take(&mut self.written_notices).into_iter().map(Effect::Settled));
-        for StampMove { partition, id, .. } in std::mem::take(&mut self.moves) {
-            self.effects.push(Effect::Persisted { partition, id });
-        }
+        let answered = std::mem::take(&mut self.requests);
+        self.effects.extend(answered.into_iter().map(|(partition, id)| Effect::Persisted { partition, id }));
     }
 
     /// Notes that the round failed. Nothing more is stored.
     pub(crate) fn failed(&mut self, fault: &SpoolFault) {
         self.write_fault = Some(fault.clone());
         self.is_full = false;
-        self.moves.clear();
+        self.requests.clear();
         self.notices.clear();
         self.written_notices.clear();
         let waiting = std::mem::take(&mut self.written).into_iter().chain(std::mem::take(&mut self.accepted));

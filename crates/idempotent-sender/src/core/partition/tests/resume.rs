@@ -7,6 +7,7 @@ use crate::core::lookup::{LogSearchTarget, SearchAnswer};
 use crate::core::types::{InheritedStamp, StampMove};
 
 mod forgotten;
+mod leader_epoch;
 
 /// Returns a stamp of the earlier process. The producer id of this process is 7.
 fn inherited(base_sequence: i32) -> Stamp {
@@ -29,7 +30,8 @@ impl PartitionBench {
         for (ordinal, count) in (0..).zip(records) {
             let stamp = inherited(first).advance(index);
             let follows_unknown = self.follows_unknown;
-            let inherited = Some(InheritedStamp { stamp, search_from: None, is_acknowledged, follows_unknown });
+            let inherited =
+                Some(InheritedStamp { stamp, search_from: None, is_acknowledged, follows_unknown, leader_epoch: None });
             self.submit_stored(
                 ordinal,
                 *count,
@@ -338,11 +340,28 @@ fn old_gap_leaves_no_trust() {
     bench.inherit(&[1], 0, false);
     bench.aged = false;
     let stamp = inherited(1);
-    let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
+    let inherited =
+        InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false, leader_epoch: None };
     bench.submit_stored(1, 1, Some(StoredBatch { first: 1, topic: 0, life: 1, inherited: Some(inherited) }));
     bench.ask(UNREADABLE);
     bench.ask(state(2, 0));
     assert!(!bench.partition.leader.knew(3, bench.now), "it may have forgotten the id when the batch arrives");
+}
+
+#[test]
+fn wrapped_number_begins_no_run() {
+    let mut bench = PartitionBench::new(Config::default());
+    bench.aged = true;
+    bench.inherit(&[1], 0, false);
+    let behind = state(2, i32::MAX - 9);
+    bench.ask(behind);
+    bench.finish_search(&SearchAnswer::Read(vec![]));
+    let sent = bench.send().unwrap();
+    bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
+    bench.answer_state(behind);
+    bench.finish_search(&SearchAnswer::Read(vec![]));
+    assert!(bench.send_later().is_none(), "the leader refuses the number for ever");
+    assert_eq!(bench.persist(), Some((0, own(0, 0))));
 }
 
 #[test]

@@ -94,7 +94,8 @@ fn chosen_timestamps_are_kept() {
 fn inherited_batch_is_renewed_once_absent() {
     let mut bench = renewing();
     let stamp = Stamp { producer_id: 3, epoch: 2, base_sequence: 0 };
-    let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
+    let inherited =
+        InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false, leader_epoch: None };
     bench.submit_waiting(0, Some(inherited));
     bench.wait(HALF_A_DAY);
     assert!(bench.send().is_none());

@@ -9,7 +9,8 @@ fn deleted_records_show_no_absence() {
     {
         let mut bench = PartitionBench::new(Config::default());
         let (is_acknowledged, follows_unknown) = (false, false);
-        let inherited = InheritedStamp { stamp: inherited(0), search_from, is_acknowledged, follows_unknown };
+        let inherited =
+            InheritedStamp { stamp: inherited(0), search_from, is_acknowledged, follows_unknown, leader_epoch: None };
         bench.submit_stored(0, 1, Some(StoredBatch { first: 0, topic: 0, life: 1, inherited: Some(inherited) }));
         bench.ask(StateLookupAnswer::NotKnown { log_start });
         assert_eq!(bench.wanted().is_none(), is_sent, "{search_from:?} {log_start}");
