@@ -150,6 +150,21 @@ async fn receipts_in_the_spool_are_refused() {
 }
 
 #[tokio::test]
+async fn next_run_adds_receipts() {
+    let (cluster, spooled) = (cluster().await, Spooled::new());
+    let kept = spooled.file_of("receipts", "a part of a line");
+    for end in [11, 31] {
+        let file = spooled.file("events", 1..end);
+        spooled.publish(&cluster, &[&file, "--receipts", &kept]).await.expect(0, &[]);
+    }
+    let text = fs::read_to_string(&kept).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    assert_eq!(first, "a part of a line");
+    let numbers = receipts(rest).iter().map(|line| line["id"].as_str().unwrap().parse().unwrap()).collect::<Vec<u64>>();
+    assert_eq!(numbers, (1..31).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn renamed_file_is_known() {
     let (cluster, spooled) = (cluster().await, Spooled::new());
     let file = spooled.file("events", 1..31);

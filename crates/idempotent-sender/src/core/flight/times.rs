@@ -48,11 +48,18 @@ impl<T: Clone> Flight<T> {
         let is_old = wall_clock.filter(counts).is_some_and(|now| is_old(timestamp, now, memory));
         let has_waited = now.saturating_duration_since(self.times_at()) >= memory;
         // An attempt of a young batch may be in the log, and its leader may have forgotten the id since.
-        self.needs_lookup |= (is_old || has_waited) && !self.aged;
-        self.aged |= is_old || has_waited;
+        if is_old || has_waited {
+            self.count_as_old();
+        }
         if let Some(times) = &mut self.times {
             times.are_own &= !has_waited;
         }
+    }
+
+    /// Notes that the batch may be old, whatever the clocks say.
+    pub(crate) fn count_as_old(&mut self) {
+        self.needs_lookup |= !self.aged;
+        self.aged = true;
     }
 
     /// Returns the time of the newest record's timestamp.

@@ -49,9 +49,11 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Notes that the wall clock and the time that this process has run disagree: the machine was suspended, or its clock was
-    /// set. The leader may have forgotten the producer id.
+    /// set. The leader may have forgotten the producer id, and what was sent may be older than both clocks say.
     pub(crate) fn on_clock_jump(&mut self) {
         self.leader.forget_acceptance();
+        let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
+        sent.filter(|flight| flight.stored.is_some()).for_each(Flight::count_as_old);
     }
 
     /// Notes the gap behind an inherited batch that fails as unknown. The dead process may have had the batches behind it in

@@ -45,6 +45,21 @@ fn suspension_forces_a_lookup() {
 }
 
 #[test]
+fn clock_jump_forces_a_lookup() {
+    let mut bench = PartitionBench::new(Config::default());
+    bench.wall_clock = Some(2);
+    bench.submit_new(0, 1);
+    bench.send();
+    bench.persist();
+    let sent = bench.send().unwrap();
+    bench.decide(|partition, _| partition.on_clock_jump());
+    bench.lose(sent);
+    bench.now += Duration::from_secs(1);
+    bench.ask(NOT_KNOWN);
+    assert!(bench.wanted().is_some(), "the machine may have been suspended, and its clock set back");
+}
+
+#[test]
 fn clock_jump_ends_pipelining() {
     let mut bench = PartitionBench::new(Config::default());
     (0..4).for_each(|ordinal| bench.submit_new(ordinal, 1));
