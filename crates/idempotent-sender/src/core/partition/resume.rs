@@ -283,7 +283,8 @@ impl<T: Clone> PartitionSender<T> {
             self.retry.succeeded();
         }
         self.settle_proved(cx);
-        let Some(head) = self.window.front() else { return };
+        // The answer to an attempt in flight decides about the next batch.
+        let Some(head) = self.window.front().filter(|head| head.outstanding.is_none()) else { return };
         let lookup = PendingLookup { batch: head.uid, ..lookup };
         let begins = head.stamp().is_some_and(|stamp| stamp.base_sequence == 0);
         match state.run {

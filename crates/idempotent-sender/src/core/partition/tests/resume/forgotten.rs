@@ -60,6 +60,28 @@ fn clock_jump_forces_a_lookup() {
 }
 
 #[test]
+fn search_decides_nothing_in_flight() {
+    let mut bench = PartitionBench::new(Config::default());
+    bench.wall_clock = Some(2);
+    (0..3).for_each(|ordinal| bench.submit_new(ordinal, 1));
+    bench.send();
+    bench.persist();
+    let first = bench.send().unwrap();
+    bench.accept(first, 40);
+    let [second, third] = bench.send_all()[..] else { panic!() };
+    bench.decide(|partition, _| partition.on_clock_jump());
+    bench.lose(second);
+    bench.now += Duration::from_secs(1);
+    bench.ask(StateLookupAnswer::Producer { epoch: 0, last_sequence: 2, age: Duration::ZERO });
+    bench.finish_search(&logged(1, 1, 41));
+    bench.now += Duration::from_secs(1);
+    assert!(bench.send().is_none());
+    assert_eq!(bench.verdicts().len(), 2, "the third is in flight");
+    bench.accept(third, 42);
+    assert_eq!(bench.verdicts(), [(2, delivered(42))]);
+}
+
+#[test]
 fn clock_jump_ends_pipelining() {
     let mut bench = PartitionBench::new(Config::default());
     (0..4).for_each(|ordinal| bench.submit_new(ordinal, 1));
