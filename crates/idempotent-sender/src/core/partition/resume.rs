@@ -298,7 +298,6 @@ impl<T: Clone> PartitionSender<T> {
         let begins = head.stamp().is_some_and(|stamp| stamp.base_sequence == 0);
         match state.run {
             // A request of an earlier process can still arrive. Under the same stamps, the leader takes one of both.
-            RunState::Unacknowledged => self.send_absent(lookup, cx),
             RunState::Forgotten | RunState::Behind if !lookup.doubt.is_of_stamp() => self.send_absent(lookup, cx),
             // A leader that knows nothing of an id takes the number 0. A number that has wrapped to 0 begins nothing.
             RunState::Forgotten if begins => self.send_absent(lookup, cx),
@@ -311,6 +310,7 @@ impl<T: Clone> PartitionSender<T> {
                 self.retry.look_up_again(lookup);
                 self.back_off(cx);
             }
+            RunState::Unacknowledged => self.send_absent(lookup, cx),
         }
     }
 
