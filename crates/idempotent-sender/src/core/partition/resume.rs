@@ -6,10 +6,10 @@
 //!  - A leader whose state ends before a batch has not appended the batch. If its next sequence number is the batch's, the
 //!    batch is sent under its stamp, which the leader takes once. Otherwise the stamp can never enter, and the batch gets
 //!    one of this process's producer id.
-//!  - A leader that appended nothing of a producer id knows nothing of it. A leader that knows nothing of an id of which a
-//!    batch was acknowledged, or whose records are old, has forgotten it: the log decides, and what it does not show is not
-//!    written. The same holds if records are deleted that the batch may be among: a leader that starts with an empty log
-//!    forgets all ids. Without the right to read, such a batch is unknown.
+//!  - A leader that appended nothing of a producer id knows nothing of it. A leader that knows nothing may also have forgotten
+//!    the id, after `producer.id.expiration.ms` or with its log: the log decides, and what it does not show is not written.
+//!  - Without the right to read, the id counts as forgotten if a batch of it was acknowledged, if its records are old, or if
+//!    records are deleted that the batch may be among. Such a batch is unknown. Other batches are sent.
 //!  - A record is old by the wall clock or by the time that this process has run, whichever says so. An inherited record with a
 //!    time in the future is old too.
 //!  - Boundaries of batches are free, and sequence numbers are not: a batch of which the leader has a part is split there.
@@ -140,6 +140,7 @@ impl<T: Clone> PartitionSender<T> {
                 match lookup.doubt {
                     // The leader knows nothing, and refuses to begin with this sequence number (KAFKA-15591). It refuses no 0.
                     doubt if doubt.is_of_stamp() && stamp.base_sequence != 0 => self.restamp_behind_gap(cx),
+                    HeadDoubt::Inherited => self.search_run(lookup, RunState::Unacknowledged, cx),
                     _ => self.send_absent(lookup, cx),
                 }
             }
@@ -267,6 +268,15 @@ impl<T: Clone> PartitionSender<T> {
         self.start_lookup(batch, lookup.doubt, Some(state), LookupTarget::Log(wanted), cx);
     }
 
+    /// Notes that the log can't be read. A leader that knows nothing of a run without acknowledgements has appended nothing of
+    /// it, or has a short `producer.id.expiration.ms`, which only the log would show.
+    pub(super) fn on_unreadable_log(&mut self, lookup: PendingLookup, run: RunState, cx: &mut Context<'_, T>) {
+        match run {
+            RunState::Unacknowledged => self.send_absent(lookup, cx),
+            _ => self.fail_head(false, cx),
+        }
+    }
+
     /// Settles the batches that the log shows, and gives the others another stamp if they are absent.
     pub(super) fn on_log_read_of_stored(
         &mut self,
@@ -301,6 +311,7 @@ impl<T: Clone> PartitionSender<T> {
                 self.retry.look_up_again(lookup);
                 self.back_off(cx);
             }
+            RunState::Unacknowledged => self.send_absent(lookup, cx),
         }
     }
 

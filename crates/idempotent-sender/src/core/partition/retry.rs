@@ -62,6 +62,8 @@ pub(super) enum RunState {
     Forgotten,
     /// The leader knows the run only up to a number before the head, with a gap. It may have forgotten the run in between.
     Behind,
+    /// The leader knows nothing of the run, and has acknowledged no batch of it.
+    Unacknowledged,
 }
 
 /// The lookup of the head batch.

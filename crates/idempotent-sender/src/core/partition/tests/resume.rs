@@ -52,6 +52,12 @@ impl PartitionBench {
         self.answer_state(answer);
     }
 
+    /// The leader knows nothing of the earlier process, and its log has nothing of it.
+    fn ask_without_log(&mut self) {
+        self.ask(NOT_KNOWN);
+        self.finish_search(&SearchAnswer::Read(vec![]));
+    }
+
     fn answer_state(&mut self, answer: StateLookupAnswer) {
         let look = self.partition.retry.pending_lookup().unwrap();
         self.decide(|partition, cx| partition.on_state_lookup(look, answer, cx));
@@ -140,9 +146,9 @@ fn each_leader_is_asked_again() {
     for (leader, epoch) in [(2, 6), (1, 6)] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[2, 3], 0, false);
-        bench.ask(NOT_KNOWN);
+        bench.ask_without_log();
         bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(leader)), Some(epoch)));
-        bench.ask(NOT_KNOWN);
+        bench.ask_without_log();
         assert_eq!(bench.send_later(), Some(inherited(0)));
     }
 }
@@ -160,12 +166,30 @@ fn state_decides_about_absent_batch() {
     ] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[2], first, false);
-        bench.ask(answer);
+        match answer {
+            NOT_KNOWN => bench.ask_without_log(),
+            answer => bench.ask(answer),
+        }
         let expected = keeps_stamp.then_some(inherited(first));
         assert_eq!(bench.send_later(), expected, "{first} {answer:?}");
         let persisted = (!keeps_stamp).then_some((0, own(0, 0)));
         assert_eq!(bench.persist(), persisted, "{first} {answer:?}");
     }
+}
+
+/// The leader may have a short `producer.id.expiration.ms`.
+#[test]
+fn unacknowledged_run_is_searched() {
+    let mut bench = PartitionBench::new(Config::default());
+    bench.inherit(&[2], 0, false);
+    bench.ask(NOT_KNOWN);
+    bench.finish_search(&logged(0, 2, 40));
+    assert_eq!(bench.verdicts(), [(0, delivered(40))]);
+    let mut bench = PartitionBench::new(Config::default());
+    bench.inherit(&[2], 0, false);
+    bench.ask(NOT_KNOWN);
+    bench.finish_search(&SearchAnswer::Unreadable);
+    assert_eq!(bench.send_later(), Some(inherited(0)));
 }
 
 #[test]
@@ -290,7 +314,7 @@ fn unreadable_duplicate_counts_as_appended() {
 fn rejected_inherited_batch_is_unknown() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2], 0, false);
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
     bench.answer_state(NOT_KNOWN);
@@ -301,7 +325,7 @@ fn rejected_inherited_batch_is_unknown() {
 fn gap_behind_unknown_proves_nothing() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1; 7], 0, false);
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
     bench.answer_state(NOT_KNOWN);
@@ -393,7 +417,7 @@ fn new_batches_wait_for_inherited() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1, 1], 0, false);
     (2..4).for_each(|ordinal| bench.submit_new(ordinal, 2));
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let first = bench.send().unwrap();
     bench.accept(first, 40);
     let second = bench.send().unwrap();

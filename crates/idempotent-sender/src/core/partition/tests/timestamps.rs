@@ -161,3 +161,21 @@ fn wrong_clock_moves_times_back() {
     }
     assert_eq!(bench.sent_times(), [5_000]);
 }
+
+/// The clock of the process that published the batch was a day ahead, and is right now.
+#[test]
+fn refused_future_timestamps_move_back() {
+    let mut bench = renewing();
+    bench.wall_clock = Some(1 - 2 * HALF_A_DAY_MS);
+    bench.submit_waiting(0, None);
+    bench.send();
+    bench.persist_all();
+    let refused = bench.send().unwrap();
+    assert_eq!(bench.sent_times(), [1]);
+    bench.fail(refused, ErrorCode::INVALID_TIMESTAMP, -1);
+    bench.now += Duration::from_secs(1);
+    let again = bench.send().unwrap();
+    assert_eq!((again.1, bench.sent_times()), (refused.1, vec![1 - 2 * HALF_A_DAY_MS]));
+    bench.accept(again, 0);
+    assert_eq!(bench.verdicts(), [(0, delivered(0))]);
+}
