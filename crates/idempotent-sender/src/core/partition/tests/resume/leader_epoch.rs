@@ -80,7 +80,7 @@ fn former_leader_is_not_adopted() {
         bench.partition.doubt_leader();
     }
     assert!(bench.adopt(2, PRESENT + 2));
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     assert_eq!(bench.send_now().map(|(_, stamp)| stamp), Some(inherited(4)), "the log has the epoch");
 }
 
@@ -103,7 +103,7 @@ fn shown_state_ends_with_its_leader() {
     bench.inherit(&[2, 1], 0, false);
     bench.ask(state(2, 1));
     bench.adopt(2, PRESENT + 1);
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let first = bench.send().unwrap();
     bench.fail(first, ErrorCode::INVALID_RECORD, -1);
     bench.answer_state(NOT_KNOWN);
@@ -117,7 +117,7 @@ fn shown_state_ends_with_its_leader() {
 fn shown_state_corrects_nothing() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1, 1, 1], 4, false);
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let first = bench.send().unwrap();
     bench.fail(first, ErrorCode::INVALID_RECORD, -1);
     bench.answer_state(NOT_KNOWN);
