@@ -104,6 +104,11 @@ options! {
     tls_certificate: String = String::new();
     /// A PEM file with the certificate's private key, not encrypted.
     tls_key: String = String::new();
+    /// The most requests of a client a second, 0 for no limit. A client of tokens_file may have its own limit. All clients share
+    /// one limit if the service does not know them.
+    rate_requests: u32 = 0;
+    /// The most bytes of bodies of a client a second, as they arrive, 0 for no limit.
+    rate_bytes: u32 = 0;
     /// Whether any client may publish on an address that other machines reach. Such an address needs tokens_file otherwise.
     insecure_no_auth: bool = false;
     /// The acknowledgement if a request asks for none: broker, disk or memory.

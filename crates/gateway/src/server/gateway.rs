@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::body::discard;
+use super::charged::Charged;
 use super::clients::Clients;
 use super::head::{Head, IDEMPOTENCY_KEY, request_id, text};
 use super::local_host::is_local;
@@ -78,7 +79,7 @@ pub(super) struct Inner {
     pub(super) rules: AckRules,
     pub(super) budget: Budget,
     pub(super) dedupe: Mutex<DedupeTable<Waiter>>,
-    clients: Clients,
+    pub(super) clients: Clients,
     buffer_limit: usize,
     room: RwLock<RoomSample>,
     requests: AtomicU64,
@@ -93,7 +94,7 @@ impl Gateway {
     ///
     /// [`ServeError::File`] if `tokens_file` is unreadable or invalid.
     pub fn new(producer: KafkaProducer, kafka: &KafkaConfig, config: GatewayConfig) -> Result<Self, ServeError> {
-        let clients = Clients::open(&config.tokens_file);
+        let clients = Clients::open(&config);
         let clients = clients.map_err(|why| ServeError::File { option: "tokens_file", why })?;
         let rules = AckRules {
             default: config.ack,
@@ -158,7 +159,11 @@ impl Gateway {
         let _active = ActiveRequest::new();
         let route = Route::find(parts.method.as_str(), parts.uri.path());
         let answered = match self.read_head(&parts, must_be_local) {
-            Ok((head, client)) => self.publish(&head, client, &parts.headers, &mut body, &id).await,
+            Ok((head, client)) => {
+                let charged = client.clone();
+                let body = Charged::new(&mut body, &self.0.clients, charged.as_ref());
+                self.publish(&head, client, &parts.headers, body, &id).await
+            }
             Err(failure) if parts.headers.contains_key(IDEMPOTENCY_KEY) => Err(failure.undecided()),
             Err(failure) => Err(failure),
         };
@@ -197,6 +202,7 @@ impl Gateway {
             return Err(Failure::new(Problem::HostNotLocal, why));
         }
         let client = self.client(&parts.headers)?;
+        self.0.clients.count_request(client.as_ref())?;
         let head = Head::read(parts, &self.0.config, &self.0.rules, client.as_ref())?;
         Ok((head, client))
     }

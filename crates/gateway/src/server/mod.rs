@@ -6,6 +6,7 @@
 //! - The end loses no accepted event: the producer closes after the last request.
 
 mod body;
+mod charged;
 mod clients;
 mod connection;
 mod gateway;

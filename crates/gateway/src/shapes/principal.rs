@@ -4,8 +4,9 @@
 //! - The file has digests of tokens, never a token. Comparing takes the same time for each token.
 //! - A file with an invalid line has no effect at all.
 //!
-//! A line is a name, the SHA-256 of a token in hex, and rights: `topics=a,b.*` (default: all topics), `floor=ACK`, and `manage`
-//! for statistics on the second listener. `#` begins a comment.
+//! A line is a name, the SHA-256 of a token in hex, and rights: `topics=a,b.*` (default: all topics), `floor=ACK`, `requests=N` and
+//! `bytes=N` a second, and `manage` for statistics on the second listener. `#` begins a comment. Lines with the same name are one
+//! client with several tokens.
 
 use sha2::{Digest, Sha256};
 
@@ -23,6 +24,10 @@ pub struct Principal {
     pub name: String,
     /// The weakest acknowledgement that the client may ask for.
     pub floor: Option<Ack>,
+    /// The most requests a second. `None` is the limit of all clients, 0 is no limit.
+    pub max_requests: Option<u32>,
+    /// The most bytes of bodies a second. `None` is the limit of all clients, 0 is no limit.
+    pub max_bytes: Option<u32>,
     /// Whether the client may read statistics.
     pub may_manage: bool,
     digest: TokenDigest,
@@ -69,6 +74,11 @@ impl Principals {
         }
     }
 
+    /// Returns whether a line has this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|principal| principal.name == name)
+    }
+
     /// Finds the client of a request by its header `authorization`.
     ///
     /// # Errors
@@ -110,7 +120,15 @@ impl Principal {
             return Err("a name, and the SHA-256 of a token");
         };
         let digest = parse_digest(digest).ok_or("the SHA-256 of a token as 64 hex digits")?;
-        let mut principal = Self { name: name.to_owned(), floor: None, may_manage: false, digest, topics: None };
+        let mut principal = Self {
+            name: name.to_owned(),
+            floor: None,
+            max_requests: None,
+            max_bytes: None,
+            may_manage: false,
+            digest,
+            topics: None,
+        };
         for word in words {
             match word.split_once('=') {
                 Some(("topics", topics)) => {
@@ -120,8 +138,10 @@ impl Principal {
                 Some(("floor", floor)) => {
                     principal.floor = Some(Ack::parse(floor).ok_or("floor=broker, disk or memory")?);
                 }
+                Some(("requests", limit)) => principal.max_requests = Some(rate(limit)?),
+                Some(("bytes", limit)) => principal.max_bytes = Some(rate(limit)?),
                 None if word == "manage" => principal.may_manage = true,
-                _ => return Err("topics=.., floor=.. or manage"),
+                _ => return Err("topics=.., floor=.., requests=.., bytes=.. or manage"),
             }
         }
         Ok(principal)
@@ -141,6 +161,10 @@ impl Principal {
             }
         }
     }
+}
+
+fn rate(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "requests=N or bytes=N, a whole number a second, 0 for no limit")
 }
 
 fn parse_digest(hex: &str) -> Option<TokenDigest> {
@@ -166,11 +190,13 @@ mod tests {
 
     #[test]
     fn token_finds_its_client() {
-        let file =
-            format!("# clients\nbilling {SECRET} topics=orders,logs.* floor=disk # main\n\nops {OTHER} manage\n");
+        let file = format!(
+            "# clients\nbilling {SECRET} topics=orders,logs.* floor=disk requests=5 bytes=0 # main\n\nops {OTHER} manage\n"
+        );
         let all = Principals::parse(&file).unwrap();
         let billing = all.find(Some(b"Bearer secret")).unwrap();
         assert_eq!((billing.name.as_str(), billing.floor, billing.may_manage), ("billing", Some(Ack::Disk), false));
+        assert_eq!((billing.max_requests, billing.max_bytes), (Some(5), Some(0)));
         for (topic, is_allowed) in [("orders", true), ("logs.web", true), ("orders2", false), ("users", false)] {
             assert_eq!(billing.check_topic(topic).is_ok(), is_allowed, "{topic}");
         }
@@ -195,6 +221,8 @@ mod tests {
             &format!("a {SECRET} admin"),
             &format!("a {SECRET} topics=a*b"),
             &format!("a {SECRET} floor=x"),
+            &format!("a {SECRET} requests=-1"),
+            &format!("a {SECRET} bytes=1k"),
         ] {
             let error = Principals::parse(&format!("x {OTHER}\n{line}")).unwrap_err();
             assert_eq!(error.line, 2, "{line}");
