@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::limits::rate::{Exceeded, RateLimits, RateUnit, Rates};
 use crate::options::GatewayConfig;
+use crate::shapes::certificate::CertificateNames;
 use crate::shapes::failure::Failure;
 use crate::shapes::principal::{Principal, Principals};
 use crate::shapes::problem::Problem;
@@ -76,13 +77,17 @@ impl Clients {
         Ok(true)
     }
 
-    /// Returns the client of a request. `None` if no file names the clients.
-    pub(super) fn find(&self, authorization: Option<&[u8]>) -> Result<Option<Principal>, Failure> {
+    /// Returns the client of a request. `None` if no file names the clients, and the client has no certificate.
+    pub(super) fn find(
+        &self,
+        authorization: Option<&[u8]>,
+        certificate: Option<&CertificateNames>,
+    ) -> Result<Option<Principal>, Failure> {
         if self.path.is_empty() {
-            return Ok(None);
+            return Ok(certificate.map(Principal::of_certificate));
         }
         let principals = self.current.read().principals.clone();
-        principals.find(authorization).cloned().map(Some)
+        principals.find(authorization, certificate).cloned().map(Some)
     }
 
     /// Counts a request of a client.
@@ -153,7 +158,7 @@ mod tests {
         assert!(open(&path.display().to_string()).is_err());
         write(&format!("a {SECRET}"));
         let clients = open(&path.display().to_string()).unwrap();
-        let name = || clients.find(Some(b"Bearer secret")).map(|client| client.unwrap().name);
+        let name = || clients.find(Some(b"Bearer secret"), None).map(|client| client.unwrap().name);
         assert_eq!(name().as_deref(), Ok("a"));
         write("a zz");
         clients.reload();
@@ -168,7 +173,7 @@ mod tests {
 
     #[test]
     fn no_file_accepts_every_client() {
-        assert_eq!(open("").unwrap().find(None), Ok(None));
+        assert_eq!(open("").unwrap().find(None, None), Ok(None));
     }
 
     #[test]
@@ -179,7 +184,7 @@ mod tests {
         let tokens_file = path.display().to_string();
         let config = GatewayConfig { tokens_file, rate_requests: 1, rate_bytes: 2, ..GatewayConfig::default() };
         let clients = Clients::open(&config).unwrap();
-        let client = clients.find(Some(b"Bearer secret")).unwrap();
+        let client = clients.find(Some(b"Bearer secret"), None).unwrap();
         assert_eq!(clients.limits_of(client.as_ref()), RateLimits { requests: Some(7), bytes: None });
         assert_eq!(clients.limits_of(None), RateLimits { requests: Some(1), bytes: Some(2) });
     }

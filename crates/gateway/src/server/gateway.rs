@@ -30,6 +30,7 @@ use crate::limits::room::RoomSample;
 use crate::options::GatewayConfig;
 use crate::shapes::ack::AckRules;
 use crate::shapes::answer::Answer;
+use crate::shapes::certificate::CertificateNames;
 use crate::shapes::failure::Failure;
 use crate::shapes::principal::Principal;
 use crate::shapes::problem::Problem;
@@ -140,8 +141,8 @@ impl Gateway {
     where
         B::Error: Display,
     {
-        let GatewayConfig { listen, tokens_file, insecure_no_auth, .. } = &self.0.config;
-        let must_be_local = listen.ip().is_loopback() && tokens_file.is_empty() && !insecure_no_auth;
+        let config = &self.0.config;
+        let must_be_local = config.listen.ip().is_loopback() && !config.knows_clients() && !config.insecure_no_auth;
         self.answer_for(request, must_be_local).await
     }
 
@@ -201,15 +202,20 @@ impl Gateway {
                 "the host of the request is not this machine: use localhost, or set tokens_file or insecure_no_auth";
             return Err(Failure::new(Problem::HostNotLocal, why));
         }
-        let client = self.client(&parts.headers)?;
+        let client = self.client(&parts.headers, parts.extensions.get())?;
         self.0.clients.count_request(client.as_ref())?;
         let head = Head::read(parts, &self.0.config, &self.0.rules, client.as_ref())?;
         Ok((head, client))
     }
 
     /// Returns the client of a request. `None` if every client is accepted.
-    pub(super) fn client(&self, headers: &HeaderMap) -> Result<Option<Principal>, Failure> {
-        self.0.clients.find(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))
+    pub(super) fn client(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&Arc<CertificateNames>>,
+    ) -> Result<Option<Principal>, Failure> {
+        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        self.0.clients.find(authorization, certificate.map(|names| &**names))
     }
 
     /// Returns the options.
@@ -325,7 +331,9 @@ fn response(answer: Answer, share: Share, request_id: &str) -> Response<Full<Byt
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     if answer.status == StatusCode::UNAUTHORIZED.as_u16() {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        for scheme in ["Bearer", "Basic realm=\"courier serve\""] {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        }
     }
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert("x-request-id", id);

@@ -7,6 +7,7 @@
 
 pub mod ack;
 pub mod answer;
+pub mod certificate;
 pub mod cloudevents;
 pub mod content;
 pub mod depth;

@@ -24,9 +24,13 @@ pub fn document() -> Value {
         },
         "components": {
             "schemas": schemas(),
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer" },
+                "password": { "type": "http", "scheme": "basic" },
+                "certificate": { "type": "mutualTLS" },
+            },
         },
-        "security": [{}, { "token": [] }],
+        "security": [{}, { "token": [] }, { "password": [] }, { "certificate": [] }],
     })
 }
 

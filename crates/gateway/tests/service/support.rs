@@ -115,6 +115,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.reply().await
     }
 
+    /// Posts a body. `None` if the service closes the connection first.
+    pub(crate) async fn try_post(&mut self, target: &str, headers: &str, body: &str) -> Option<Reply> {
+        let length = body.len();
+        let head = format!("POST {target} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n");
+        self.0.write_all(format!("{head}{body}").as_bytes()).await.ok()?;
+        self.0.flush().await.ok()?;
+        let read = tokio::time::timeout(LONG, self.0.read_buf(&mut self.1)).await.unwrap().ok()?;
+        if read == 0 {
+            return None;
+        }
+        Some(self.reply().await)
+    }
+
     /// Reads until the text is there, and returns the bytes up to its end.
     pub(crate) async fn read_until(&mut self, end: &str) -> String {
         loop {
