@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::shapes::ack::{Ack, TopicAcks};
+use crate::shapes::principal::OperatorToken;
 
 /// The documentation of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,8 +96,11 @@ macro_rules! options {
 options! {
     /// The address for events.
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
-    /// The address for probes, metrics and statistics.
+    /// The address for probes, metrics, statistics, dead letters and the spool.
     management: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9090));
+    /// The SHA-256 of a token in hex. An operator with the token reads statistics, dead letters and the spool from other machines,
+    /// and replays and removes dead letters. Empty for none.
+    management_token: OperatorToken = OperatorToken::default();
     /// A file of clients with tokens or certificates, read again when it changes. Empty for no authentication.
     tokens_file: String = String::new();
     /// A PEM file with the certificate of the service and its intermediate certificates, read again when it changes. The
@@ -334,6 +338,18 @@ impl OptionText for Ack {
 
     fn write(&self) -> String {
         self.as_str().to_owned()
+    }
+}
+
+impl OptionText for OperatorToken {
+    const EXPECTED: &'static str = "the SHA-256 of a token as 64 hex digits, or nothing";
+
+    fn read(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
     }
 }
 

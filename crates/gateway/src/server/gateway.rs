@@ -1,6 +1,7 @@
 //! [`Gateway`], which answers requests with events.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -82,6 +83,7 @@ pub(super) struct Inner {
     pub(super) dedupe: Mutex<DedupeTable<Waiter>>,
     pub(super) clients: Clients,
     buffer_limit: usize,
+    spool_dir: Option<PathBuf>,
     room: RwLock<RoomSample>,
     requests: AtomicU64,
     /// Whether bodies of NDJSON are read no further.
@@ -114,6 +116,7 @@ impl Gateway {
                 max_bytes: config.dedupe_max_bytes,
             })),
             buffer_limit: kafka.buffer_memory,
+            spool_dir: Some(&kafka.spool_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
             room: RwLock::default(),
             requests: AtomicU64::new(0),
             is_closing: watch::Sender::new(false),
@@ -226,6 +229,11 @@ impl Gateway {
     /// Returns the producer.
     pub fn producer(&self) -> &KafkaProducer {
         &self.0.producer
+    }
+
+    /// Returns the folder of the producer's spool, if it has one.
+    pub(super) fn spool_dir(&self) -> Option<&Path> {
+        self.0.spool_dir.as_deref()
     }
 
     /// Returns the number of answered requests.

@@ -17,6 +17,7 @@ mod listener;
 mod local_host;
 mod management;
 pub(crate) mod metrics;
+mod operator;
 mod publisher;
 mod tls;
 mod watched;

@@ -8,6 +8,8 @@
 //! `bytes=N` a second, and `manage` for statistics on the second listener. `#` begins a comment. Lines with the same name are one
 //! client with several tokens.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -46,6 +48,33 @@ enum Credential {
     Token(TokenDigest),
     /// A certificate with this name.
     Certificate(String),
+}
+
+/// The digest of the token of operators, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OperatorToken(Option<TokenDigest>);
+
+impl OperatorToken {
+    /// Parses a digest in hex. An empty text is no token.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" => Some(Self(None)),
+            text => parse_digest(text).map(|digest| Self(Some(digest))),
+        }
+    }
+
+    /// Returns whether the header `authorization` has the token.
+    pub fn is_proved_by(&self, authorization: &[u8]) -> bool {
+        let token = authorization.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        let digest = token.map(|(_, token)| TokenDigest::from(Sha256::digest(token.trim_ascii())));
+        matches!((self.0, digest), (Some(known), Some(digest)) if is_same(&known, &digest))
+    }
+}
+
+impl fmt::Display for OperatorToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().flatten().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// All clients of a file.
@@ -277,6 +306,17 @@ mod tests {
             assert_eq!(all.find(header, None).unwrap_err().problem, Problem::Unauthenticated, "{header:?}");
         }
         assert!(Principals::default().find(Some(b"Bearer secret"), None).is_err());
+    }
+
+    #[test]
+    fn operator_has_the_token() {
+        let token = OperatorToken::parse(SECRET).unwrap();
+        assert!(token.is_proved_by(b"Bearer secret") && token.to_string() == SECRET);
+        assert!(
+            !token.is_proved_by(b"Bearer other") && !token.is_proved_by(b"secret") && !token.is_proved_by(b"Bearer ")
+        );
+        let none = OperatorToken::parse("").unwrap();
+        assert!(!none.is_proved_by(b"Bearer ") && none.to_string().is_empty() && OperatorToken::parse("zz").is_none());
     }
 
     #[test]

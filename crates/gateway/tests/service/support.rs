@@ -74,6 +74,14 @@ impl Service {
         client.post(target, headers, body).await
     }
 
+    /// Sends a request to the second listener.
+    pub(crate) async fn manage(&self, method: &str, target: &str, headers: &str, body: &str) -> Reply {
+        let mut client = Client::connect(self.server.management_address()).await;
+        let length = body.len();
+        client.send(format!("{method} {target} HTTP/1.1\r\n{headers}content-length: {length}\r\n\r\n{body}")).await;
+        client.reply().await
+    }
+
     pub(crate) async fn get(&self, target: &str, headers: &str) -> Reply {
         let mut client = Client::connect(self.server.management_address()).await;
         client.send(format!("GET {target} HTTP/1.1\r\n{headers}connection: close\r\n\r\n")).await;
