@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::shapes::ack::{Ack, TopicAcks};
+use crate::shapes::principal::OperatorToken;
 
 /// The documentation of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,16 +96,28 @@ macro_rules! options {
 options! {
     /// The address for events.
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
-    /// The address for probes, metrics and statistics.
+    /// The address for probes, metrics, statistics, dead letters and the spool.
     management: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9090));
-    /// A file of clients with bearer tokens, read again when it changes. Empty for no authentication.
+    /// The SHA-256 of a token in hex. An operator with the token reads statistics, dead letters and the spool from other machines,
+    /// and replays and removes dead letters. Empty for none.
+    management_token: OperatorToken = OperatorToken::default();
+    /// A file of clients with tokens or certificates, read again when it changes. Empty for no authentication.
     tokens_file: String = String::new();
     /// A PEM file with the certificate of the service and its intermediate certificates, read again when it changes. The
     /// address for events then takes TLS only. Empty for no TLS.
     tls_certificate: String = String::new();
     /// A PEM file with the certificate's private key, not encrypted.
     tls_key: String = String::new();
-    /// Whether any client may publish on an address that other machines reach. Such an address needs tokens_file otherwise.
+    /// A PEM file with the authorities of clients' certificates, read again when it changes. Without tokens_file, each client needs
+    /// a certificate. With it, a client has a certificate or a token. Empty for no certificates.
+    tls_client_ca: String = String::new();
+    /// The most requests of a client a second, 0 for no limit. A client of tokens_file may have its own limit. All clients share
+    /// one limit if the service does not know them.
+    rate_requests: u32 = 0;
+    /// The most bytes of bodies of a client a second, as they arrive, 0 for no limit.
+    rate_bytes: u32 = 0;
+    /// Whether any client may publish on an address that other machines reach. Such an address needs tokens_file
+    /// or tls_client_ca otherwise.
     insecure_no_auth: bool = false;
     /// The acknowledgement if a request asks for none: broker, disk or memory.
     ack: Ack = Ack::Broker;
@@ -175,6 +188,11 @@ impl GatewayConfig {
         }
     }
 
+    /// Returns whether each client proves its name.
+    pub(crate) fn knows_clients(&self) -> bool {
+        !self.tokens_file.is_empty() || !self.tls_client_ca.is_empty()
+    }
+
     fn times(&self) -> [(&'static str, Duration); 8] {
         [
             ("answer_timeout", self.answer_timeout),
@@ -224,11 +242,15 @@ impl GatewayConfig {
             self.tls_certificate.is_empty() == self.tls_key.is_empty(),
             "tls_certificate, tls_key: set both, or none of them",
         );
+        require(
+            self.tls_client_ca.is_empty() || !self.tls_certificate.is_empty(),
+            "tls_client_ca: expected tls_certificate and tls_key, too",
+        );
         require(self.ack >= self.ack_floor, "ack: expected ack_floor or a stronger acknowledgement");
         require(
-            self.listen.ip().is_loopback() || !self.tokens_file.is_empty() || self.insecure_no_auth,
-            "listen: other machines reach this address, and any of their clients could publish: set tokens_file, or \
-             insecure_no_auth behind a proxy that authenticates",
+            self.listen.ip().is_loopback() || self.knows_clients() || self.insecure_no_auth,
+            "listen: other machines reach this address, and any of their clients could publish: set tokens_file or \
+             tls_client_ca, or insecure_no_auth behind a proxy that authenticates",
         );
         if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
     }
@@ -319,6 +341,18 @@ impl OptionText for Ack {
     }
 }
 
+impl OptionText for OperatorToken {
+    const EXPECTED: &'static str = "the SHA-256 of a token as 64 hex digits, or nothing";
+
+    fn read(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl OptionText for TopicAcks {
     const EXPECTED: &'static str =
         "topic=ack or topic=ack:floor, separated by commas, such as orders=disk:disk,logs.*=memory";
@@ -369,6 +403,8 @@ mod tests {
         let named: Vec<&str> = problems.lines().filter_map(|line| line.split(':').next()).collect();
         assert_eq!(named, ["dedupe_max_keys, dedupe_max_bytes", "answer_timeout", "grace", "listen"]);
         config.insecure_no_auth = true;
-        assert!(!config.validate().unwrap_err().contains("listen"));
+        config.tls_client_ca = "ca.pem".to_owned();
+        let problems = config.validate().unwrap_err();
+        assert!(!problems.contains("listen") && problems.contains("tls_client_ca: "), "{problems}");
     }
 }

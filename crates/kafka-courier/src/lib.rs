@@ -50,8 +50,8 @@ pub use kafka_courier_producer::{
 };
 #[doc(inline)]
 pub use kafka_courier_recovery::{
-    DeadLetterStats, DeadLetterTopic, DeadLetters, Doubtful, Listed, Replay, ReplayError, ReplayReport, TopicWarning,
-    UnfitTopic, headers, verify,
+    CursorError, DeadLetterStats, DeadLetterTopic, DeadLetters, Doubtful, LetterCursor, LetterPage, Listed, Replay,
+    ReplayError, ReplayReport, TopicWarning, UnfitTopic, headers, verify,
 };
 pub use metrics::{METRICS, describe_metrics};
 #[cfg(feature = "mock")]

@@ -183,7 +183,10 @@ impl Gateway {
                 biased;
                 // The gateway has the sender.
                 _ = closing.wait_for(|is_closing| *is_closing) => break Some(closes()),
-                part = reader.next() => part,
+                part = async {
+                    self.wait_for_rate(client, &mut reader).await;
+                    reader.next().await
+                } => part,
             };
             let part = match part {
                 Ok(part) => part,
@@ -207,6 +210,18 @@ impl Gateway {
         };
         let results = publisher.finish(Instant::now() + head.timeout, std::future::pending()).await;
         Ok(Answer::many(&results, stopped.as_ref(), id))
+    }
+
+    /// Waits until the client has paid for the bytes of its bodies.
+    async fn wait_for_rate<B: Body<Data = Bytes> + Unpin>(&self, client: Option<&Principal>, reader: &mut BodyReader<B>)
+    where
+        B::Error: Display,
+    {
+        let owed = self.0.clients.count_bytes(client, 0);
+        if !owed.is_zero() {
+            tokio::time::sleep(owed).await;
+            reader.paused(owed);
+        }
     }
 
     fn publisher<'a>(&'a self, client: Option<&'a Principal>, asked: Option<Ack>) -> Publisher<'a> {

@@ -6,6 +6,7 @@
 //! - The end loses no accepted event: the producer closes after the last request.
 
 mod body;
+mod charged;
 mod clients;
 mod connection;
 mod gateway;
@@ -16,6 +17,7 @@ mod listener;
 mod local_host;
 mod management;
 pub(crate) mod metrics;
+mod operator;
 mod publisher;
 mod tls;
 mod watched;

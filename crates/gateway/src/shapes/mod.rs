@@ -7,8 +7,10 @@
 
 pub mod ack;
 pub mod answer;
+pub mod certificate;
 pub mod cloudevents;
 pub mod content;
+pub mod dead_letters;
 pub mod depth;
 pub mod event;
 pub mod failure;

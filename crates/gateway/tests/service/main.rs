@@ -11,6 +11,8 @@ mod keys;
 mod ledger;
 mod limits;
 mod management;
+mod operator;
+mod rates;
 mod slow_letters;
 mod support;
 mod tls;
