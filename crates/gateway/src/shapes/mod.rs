@@ -12,6 +12,7 @@ pub mod content;
 pub mod depth;
 pub mod event;
 pub mod failure;
+pub(crate) mod key_stamper;
 pub mod ndjson;
 pub mod openapi;
 pub mod percent;

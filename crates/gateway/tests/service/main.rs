@@ -12,5 +12,6 @@ mod ledger;
 mod limits;
 mod management;
 mod slow_letters;
+mod stored_keys;
 mod support;
 mod tls;
