@@ -156,8 +156,11 @@ options! {
     max_streams: u32 = 100;
     /// The time after which a connection without a request is closed.
     idle_timeout: Duration = Duration::from_secs(75);
-    /// The time for which the answer to a request with an idempotency-key is repeated, in the memory of this process. 0s
-    /// refuses such requests.
+    /// Which requests are published once: off, key (those with an idempotency-key), or event_id (also those with one event whose
+    /// client gave it a source and an id). Each instance knows its own requests.
+    dedupe: Dedupe = Dedupe::Key;
+    /// The time for which a repeated request gets the first answer again. With a spool, also from a later process. 0s is
+    /// dedupe=off.
     dedupe_window: Duration = Duration::from_secs(600);
     /// The maximum number of keys. A full table forgets the oldest, which shortens the window.
     dedupe_max_keys: usize = 100_000;
@@ -167,6 +170,39 @@ options! {
     drain_delay: Duration = Duration::from_secs(5);
     /// The time for requests and events that are under way when the gateway ends.
     grace: Duration = Duration::from_secs(30);
+}
+
+/// Which requests are published once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dedupe {
+    /// None.
+    Off,
+    /// Requests with the header `idempotency-key`.
+    Key,
+    /// Also requests with one event to which the client gave a source and an id.
+    EventId,
+}
+
+impl OptionText for Dedupe {
+    const EXPECTED: &'static str = "off, key or event_id";
+
+    fn read(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            "key" => Some(Self::Key),
+            "event_id" => Some(Self::EventId),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        let text = match self {
+            Self::Off => "off",
+            Self::Key => "key",
+            Self::EventId => "event_id",
+        };
+        text.to_owned()
+    }
 }
 
 /// The maximum number of connections for probes, metrics and statistics.
@@ -191,6 +227,11 @@ impl GatewayConfig {
     /// Returns whether each client proves its name.
     pub(crate) fn knows_clients(&self) -> bool {
         !self.tokens_file.is_empty() || !self.tls_client_ca.is_empty()
+    }
+
+    /// Returns which requests are published once.
+    pub(crate) fn deduped(&self) -> Dedupe {
+        if self.dedupe_window.is_zero() { Dedupe::Off } else { self.dedupe }
     }
 
     fn times(&self) -> [(&'static str, Duration); 8] {
@@ -228,8 +269,8 @@ impl GatewayConfig {
             "max_inflight_bytes: expected max_body_bytes and max_decompressed_bytes or more",
         );
         require(
-            self.dedupe_window.is_zero() || (self.dedupe_max_keys > 0 && self.dedupe_max_bytes > 0),
-            "dedupe_max_keys, dedupe_max_bytes: expected 1 or more, or dedupe_window=0s",
+            self.deduped() == Dedupe::Off || (self.dedupe_max_keys > 0 && self.dedupe_max_bytes > 0),
+            "dedupe_max_keys, dedupe_max_bytes: expected 1 or more, or dedupe=off",
         );
         require(
             self.answer_timeout <= self.answer_timeout_max,

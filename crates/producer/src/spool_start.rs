@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::delivery::{StoredIdentity, Token};
+use crate::recovered_keys::RecoveredBatches;
 use crate::shared::{Shared, wall_clock_ms};
 use crate::spool::{
     OpenSpool, RecoveredBatch, RecoveredSpool, RecoveredTopic, SpoolCommand, SpoolOpenError, SpoolSender, SpoolStatus,
@@ -145,7 +146,7 @@ fn recovered_stage(
     nonce: Arc<[u8]>,
     status: &SpoolStatus,
 ) -> Stage<Token> {
-    let RecoveredSpool { spool, life, cluster, topics, partitions, batches } = recovered;
+    let RecoveredSpool { spool, life, cluster, topics, partitions, batches, keys } = recovered;
     let mut stage = Stage::new(life, nonce, cluster);
     for (index, topic) in topics.iter().enumerate() {
         topic.numbers.iter().for_each(|number| stage.recover_topic(topic_id(index), number));
@@ -154,18 +155,24 @@ fn recovered_stage(
     let lost = partitions.iter().flat_map(|partition| &partition.lost);
     let lost: u64 = lost.map(|(first, end)| end.0.saturating_sub(first.0)).sum();
     status.lost.store(lost, Ordering::Relaxed);
-    let mut records = 0;
+    let (mut records, mut keyed) = (0, RecoveredBatches::default());
     for ((index, partition), held) in batches {
         let Some(topic) = topics.get(index) else { continue };
         let id = PartitionId { topic: topic_id(index), index: partition };
         let submit = |(number, batch): (u64, UnsettledBatch)| {
-            records += u64::from(batch.batch.record_count());
-            recovered_batch(shared, topic, id, number, spool.0, batch)
+            let (place, count, timestamp) = (batch.place, batch.batch.record_count(), batch.batch.first_timestamp());
+            records += u64::from(count);
+            let recovered = recovered_batch(shared, topic, id, number, spool.0, batch);
+            if !keys.is_empty() {
+                keyed.insert(place, count, timestamp, recovered.submission.token.state().clone());
+            }
+            recovered
         };
         let submissions = (0..).zip(held).map(submit).collect();
         stage.recover_batches(id, submissions);
     }
     status.recovered.store(records, Ordering::Relaxed);
+    *shared.recovered_keys.lock() = keyed.with_keys(&keys);
     stage
 }
 

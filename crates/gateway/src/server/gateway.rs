@@ -21,6 +21,7 @@ use super::body::discard;
 use super::charged::Charged;
 use super::clients::Clients;
 use super::head::{Head, IDEMPOTENCY_KEY, request_id, text};
+use super::keyed::{self, RequestTable};
 use super::local_host::is_local;
 use super::metrics::{self, MetricsText};
 use super::tls::ServerTls;
@@ -28,7 +29,7 @@ use super::{Phase, ServeError, reached};
 use crate::limits::budget::{Budget, Share};
 use crate::limits::dedupe::{DedupeLimits, DedupeTable};
 use crate::limits::room::RoomSample;
-use crate::options::GatewayConfig;
+use crate::options::{Dedupe, GatewayConfig};
 use crate::shapes::ack::AckRules;
 use crate::shapes::answer::Answer;
 use crate::shapes::certificate::CertificateNames;
@@ -70,9 +71,6 @@ const UPKEEP: u32 = 25;
 #[derive(Clone, Debug)]
 pub struct Gateway(pub(super) Arc<Inner>);
 
-/// The means to wait for the answer to another request.
-pub(super) type Waiter = watch::Receiver<Option<Arc<Answer>>>;
-
 /// The state of a gateway.
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -80,7 +78,7 @@ pub(super) struct Inner {
     pub(super) config: GatewayConfig,
     pub(super) rules: AckRules,
     pub(super) budget: Budget,
-    pub(super) dedupe: Mutex<DedupeTable<Waiter>>,
+    pub(super) dedupe: Mutex<RequestTable>,
     pub(super) clients: Clients,
     buffer_limit: usize,
     spool_dir: Option<PathBuf>,
@@ -105,16 +103,18 @@ impl Gateway {
             topics: config.topic_acks.clone(),
             has_spool: producer.stats().spool.is_some(),
         };
+        let mut dedupe = DedupeTable::new(DedupeLimits {
+            window: config.dedupe_window,
+            max_keys: config.dedupe_max_keys,
+            max_bytes: config.dedupe_max_bytes,
+        });
+        keyed::recover(&mut dedupe, &producer, &config);
         let gateway = Self(Arc::new(Inner {
             producer,
             rules,
             clients,
             budget: Budget::new(config.max_inflight_bytes),
-            dedupe: Mutex::new(DedupeTable::new(DedupeLimits {
-                window: config.dedupe_window,
-                max_keys: config.dedupe_max_keys,
-                max_bytes: config.dedupe_max_bytes,
-            })),
+            dedupe: Mutex::new(dedupe),
             buffer_limit: kafka.buffer_memory,
             spool_dir: Some(&kafka.spool_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
             room: RwLock::default(),
@@ -168,7 +168,11 @@ impl Gateway {
                 let body = Charged::new(&mut body, &self.0.clients, charged.as_ref());
                 self.publish(&head, client, &parts.headers, body, &id).await
             }
-            Err(failure) if parts.headers.contains_key(IDEMPOTENCY_KEY) => Err(failure.undecided()),
+            Err(failure)
+                if parts.headers.contains_key(IDEMPOTENCY_KEY) || self.0.config.deduped() == Dedupe::EventId =>
+            {
+                Err(failure.undecided())
+            }
             Err(failure) => Err(failure),
         };
         let answer = answered.unwrap_or_else(|failure| Answer::problem(&failure, &id));
@@ -266,6 +270,22 @@ impl Gateway {
         };
     }
 
+    /// Reports the window of repeated requests, and warns once it is shortened.
+    fn report_window(&self) {
+        let now = Instant::now();
+        let mut dedupe = self.0.dedupe.lock();
+        let (window, shortened) = (dedupe.window(now), dedupe.shortened_window(now));
+        drop(dedupe);
+        metrics::dedupe_window(window);
+        if let Some(window) = shortened {
+            tracing::warn!(
+                ?window,
+                "keys of requests have no room, and repeated requests are recognized for a shorter time: raise \
+                 dedupe_max_keys and dedupe_max_bytes"
+            );
+        }
+    }
+
     /// Keeps the producer's state fresh until the service has ended.
     pub(super) async fn watch_producer(
         self,
@@ -282,7 +302,7 @@ impl Gateway {
             }
             self.sample();
             metrics::body_bytes(self.0.budget.used());
-            metrics::dedupe_window(self.0.dedupe.lock().window(Instant::now()));
+            self.report_window();
             until_upkeep -= 1;
             if until_upkeep == 0 {
                 until_upkeep = UPKEEP;

@@ -205,6 +205,12 @@ impl Answer {
         Self { has_dead_letter, ..Self::success(status, body, counts) }
     }
 
+    /// Returns the answer for a repeated request. Its events are not counted again.
+    #[must_use]
+    pub(crate) fn repeated(self) -> Self {
+        Self { is_repeated: true, counts: (0, 0), ..self }
+    }
+
     fn success(status: u16, body: Vec<u8>, counts: (usize, usize)) -> Self {
         let (is_repeated, has_dead_letter) = (false, false);
         Self { status, content_type: JSON, retry_after: None, allow: None, body, counts, is_repeated, has_dead_letter }

@@ -14,6 +14,7 @@ pub mod dead_letters;
 pub mod depth;
 pub mod event;
 pub mod failure;
+pub(crate) mod key_stamper;
 pub mod ndjson;
 pub mod openapi;
 pub mod percent;

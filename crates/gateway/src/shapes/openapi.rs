@@ -15,8 +15,9 @@ pub fn document() -> Value {
         "info": {
             "title": "courier serve",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Events over HTTP, published to Apache Kafka. Keys of requests (idempotency-key) are known to one \
-                            instance: send a client's requests to one instance, for example by a hash of the key.",
+            "description": "Events over HTTP, published to Apache Kafka. Keys of requests (idempotency-key, or the event's \
+                            source and id) are known to one instance: send a client's requests to one instance, for example \
+                            by a hash of the key.",
         },
         "paths": {
             "/v1/events": { "post": events() },
@@ -186,7 +187,7 @@ fn common() -> Vec<Value> {
             "The time from the end of the body to the answer",
             json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m)$" }),
         ),
-        header("idempotency-key", "Names the request, which is published once", key),
+        header("idempotency-key", "Names the request, which is published once by one instance", key),
         header("x-request-id", "The id of the request", id.clone()),
         header("x-correlation-id", "The correlation id of events that have none", id),
         header("traceparent", "The trace of events that have none", json!({ "type": "string" })),

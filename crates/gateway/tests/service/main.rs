@@ -14,5 +14,6 @@ mod management;
 mod operator;
 mod rates;
 mod slow_letters;
+mod stored_keys;
 mod support;
 mod tls;

@@ -13,6 +13,7 @@ use kafka_courier_spool::core::entry::{Ordinal, Partition};
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
 use super::fault::SpoolFault;
+use super::request_key::RequestKey;
 use super::status::SpoolStatus;
 
 /// The place of a batch in the spool: its partition there, and the number of its first record.
@@ -92,6 +93,8 @@ pub(crate) enum SpoolCommand<T> {
     Input { input: InputNumber, name: Arc<str> },
     /// Items of an input have no record.
     Skipped { input: InputNumber, items: ItemSet },
+    /// Forget the keys of requests from before this time, in milliseconds since 1970-01-01 UTC.
+    ForgetKeys { before_ms: u64 },
     /// Send nothing more after this time. Stored batches stay stored.
     Close { deadline: Instant },
     /// Store all accepted batches, and end.
@@ -102,6 +105,11 @@ pub(crate) enum SpoolCommand<T> {
 pub(crate) trait BatchItems {
     /// Returns the items of the batch's records, for each input.
     fn items(&self) -> Vec<(InputNumber, ItemSet)>;
+
+    /// Returns the keys of the batch's records, each with the record's index.
+    fn keys(&self) -> Vec<(u32, RequestKey)> {
+        Vec::new()
+    }
 }
 
 /// A decision of the spool. The order of decisions counts.

@@ -13,6 +13,7 @@ use kafka_courier_batcher::{DecodeError, EncodedBatch};
 use kafka_courier_idempotent_sender::core::InheritedStamp;
 use kafka_courier_spool::core::entry::{Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::{Life, SpoolId};
+use kafka_courier_spool::core::keys::RecordKey;
 use kafka_courier_spool::disk::{Folder, FolderView};
 use kafka_courier_spool::journal::{Journal, OpenError, ReadError, SEGMENT_BYTES, Settings};
 
@@ -183,6 +184,8 @@ pub(crate) struct RecoveredSpool {
     /// The unsettled batches of each partition, in their order. The key is the topic's place in `topics`, and the
     /// partition.
     pub(crate) batches: BTreeMap<(usize, i32), Vec<UnsettledBatch>>,
+    /// The keys of requests.
+    pub(crate) keys: Vec<RecordKey>,
 }
 
 impl OpenSpool {
@@ -269,7 +272,8 @@ impl OpenSpool {
         let batches =
             self.unsettled(&topics).map_err(|source| SpoolOpenError::Batch { dir: self.dir.clone(), source })?;
         let (spool, life) = (self.journal.spool(), self.journal.life());
-        Ok(RecoveredSpool { spool, life, cluster: table.cluster.clone(), topics, partitions, batches })
+        let (cluster, keys) = (table.cluster.clone(), table.keys.iter().copied().collect());
+        Ok(RecoveredSpool { spool, life, cluster, topics, partitions, batches, keys })
     }
 
     /// Logs the batches whose topic the journal does not name, because its entries are damaged. They stay in the files.

@@ -7,7 +7,7 @@
 //!  - No batch leaves before the cluster has named its topic and itself.
 //!  - A stamp is reported durable once its move is. Its move follows everything that was settled before it.
 //!  - A round that has no room is repeated, its facts first and alone. Marks and moves fit a full spool, and free it.
-//!  - The items of a batch's records are in the batch's round.
+//!  - The items and the keys of a batch's records are in the batch's round.
 //!  - Nothing more is stored after a failed round. Batches that were durable before are still delivered.
 
 mod round;
@@ -103,6 +103,8 @@ pub(crate) struct Stage<T> {
     inputs: Vec<Entry>,
     /// Items without a record that the journal lacks, and those of the round that is being written.
     skipped: BTreeMap<InputNumber, ItemSet>,
+    /// The time before which the journal must forget keys, if no round says so yet.
+    forget_keys_before: Option<u64>,
     written_skipped: BTreeMap<InputNumber, ItemSet>,
     /// Whether the last round had no room for the next batch.
     is_full: bool,
@@ -139,6 +141,7 @@ impl<T: Clone + BatchItems> Stage<T> {
             facts: Vec::new(),
             inputs: Vec::new(),
             skipped: BTreeMap::new(),
+            forget_keys_before: None,
             written_skipped: BTreeMap::new(),
             is_full: false,
             is_facts_turn: false,
@@ -224,6 +227,7 @@ impl<T: Clone + BatchItems> Stage<T> {
             }
             SpoolCommand::Input { input, name } => self.inputs.push(Entry::Input { input, name }),
             SpoolCommand::Skipped { input, items } => self.skipped.entry(input).or_default().merge(&items),
+            SpoolCommand::ForgetKeys { before_ms } => self.forget_keys_before = Some(before_ms),
             SpoolCommand::Awaited { .. } | SpoolCommand::Close { .. } | SpoolCommand::Finish => {}
         }
     }

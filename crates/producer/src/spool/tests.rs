@@ -1,6 +1,7 @@
 //! The stage against a model, and its single decisions.
 
 mod items;
+mod keys;
 mod model;
 mod recovered;
 mod thread;
@@ -16,13 +17,25 @@ use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
 use super::command::{BatchItems, Effect, SettledNotice, SpoolCommand, StoredPlace, TopicIdentity};
 use super::fault::SpoolFault;
+use super::request_key::RequestKey;
 use super::stage::Stage;
 
 const TOPIC: TopicId = TopicId(0);
 
+/// The second record of a batch with a greater token has a key.
+const KEYED: u64 = 1000;
+
 impl BatchItems for u64 {
     fn items(&self) -> Vec<(InputNumber, ItemSet)> {
         Vec::new()
+    }
+
+    fn keys(&self) -> Vec<(u32, RequestKey)> {
+        let key = |forget_before_ms| {
+            let (digest, payload) = ([1; 16], [2; 16]);
+            RequestKey { digest, payload, at_ms: *self, forget_before_ms, index: 0, count: 1 }
+        };
+        self.checked_sub(KEYED).map(|forget_before_ms| (1, key(forget_before_ms))).into_iter().collect()
     }
 }
 
