@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use kafka_courier::events::SystemStamper;
 use kafka_courier_gateway::shapes::event::{read_body, read_one};
 use kafka_courier_gateway::shapes::ndjson::Lines;
 use kafka_courier_gateway::shapes::principal::Principals;
@@ -18,7 +19,8 @@ fuzz_target!(|data: &[u8]| {
     let Some((cut, data)) = data.split_first() else { return };
     let topic_of = |event_type: &str| -> Arc<str> { event_type.into() };
     let context = Context { correlation_id: Some("c".to_owned()), trace: None };
-    let reading = Reading { topic_of: &topic_of, context: &context, max_depth: 64, max_events: 100 };
+    let (stamper, needs_source) = (&SystemStamper, true);
+    let reading = Reading { topic_of: &topic_of, context: &context, max_depth: 64, max_events: 100, stamper, needs_source };
     let _ = read_body(data, reading);
     if let Ok(record) = read_one(data, reading) {
         let value = record.value.clone().expect("an event has a value");

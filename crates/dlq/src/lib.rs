@@ -56,8 +56,8 @@ pub use memory::MemoryStore;
 pub use remote::{RemoteStore, Service};
 pub use replay_guard::{BeginReplayError, ReplayGuard};
 pub use replay_state::{LETTER_FORMAT, ReplayState};
-pub use selection::Selection;
-pub use store::{Appended, DeadLetterStore, Letters, SCAN_BYTES, StoreStats, letters, purge};
+pub use selection::{Selection, SelectionError};
+pub use store::{Appended, DeadLetterStore, Letters, SCAN_BYTES, StoreStats, letters, letters_after, purge};
 pub use store_error::{AppendError, StoreError};
 
 /// The byte strings of letters.

@@ -35,7 +35,53 @@ pub struct Selection {
     pub max_replay_count: Option<u32>,
 }
 
+/// Why a selection is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectionError {
+    /// A command that changes dead letters has no criterion, and was not asked for all.
+    #[error("nothing is selected: name a criterion, or select all")]
+    Empty,
+    /// A command was asked for all, and for a criterion.
+    #[error("all conflicts with the criteria: remove one of them")]
+    AllAndOthers,
+    /// No time is in the range.
+    #[error("since {since} is not before until {until}, which selects nothing")]
+    EmptyRange {
+        /// The begin of the range.
+        since: Timestamp,
+        /// The end of the range.
+        until: Timestamp,
+    },
+}
+
 impl Selection {
+    /// Checks the range of times.
+    ///
+    /// # Errors
+    ///
+    /// [`SelectionError::EmptyRange`].
+    pub fn checked(self) -> Result<Self, SelectionError> {
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if since >= until => Err(SelectionError::EmptyRange { since, until }),
+            _ => Ok(self),
+        }
+    }
+
+    /// Checks the selection of a command that changes dead letters: all of them must be asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`SelectionError`].
+    pub fn explicit(self, all: bool) -> Result<Self, SelectionError> {
+        let selection = self.checked()?;
+        match (all, selection == Self::all()) {
+            (false, true) => Err(SelectionError::Empty),
+            (true, false) => Err(SelectionError::AllAndOthers),
+            _ => Ok(selection),
+        }
+    }
+
     /// Returns a selection that matches every letter.
     pub fn all() -> Self {
         Self::default()
@@ -91,6 +137,17 @@ mod tests {
     #[test]
     fn empty_selection_matches_everything() {
         assert!(selects(|_| ()));
+    }
+
+    #[test]
+    fn empty_selection_needs_all() {
+        let some = || Selection { reason: Some("r".to_owned()), ..Selection::all() };
+        assert_eq!(Selection::all().explicit(false), Err(SelectionError::Empty));
+        assert_eq!(some().explicit(true), Err(SelectionError::AllAndOthers));
+        assert_eq!((Selection::all().explicit(true), some().explicit(false)), (Ok(Selection::all()), Ok(some())));
+        let at = Some(at("2024-01-15T10:00:00Z"));
+        let empty = Selection { since: at, until: at, ..Selection::all() };
+        assert!(matches!(empty.explicit(false), Err(SelectionError::EmptyRange { .. })));
     }
 
     #[test]

@@ -137,7 +137,16 @@ pub struct StoreStats {
 /// Returns the store's selected letters in the order of arrival, read in pages. Letters that arrive during the iteration are
 /// included. The iteration ends after an error.
 pub fn letters<'a>(store: &'a dyn DeadLetterStore, selection: &'a Selection) -> Letters<'a> {
-    Letters { store, selection, page: Vec::new().into_iter(), after: None, ended: false }
+    letters_after(store, selection, None)
+}
+
+/// Returns the letters that [`letters`] returns, behind a position.
+pub fn letters_after<'a>(
+    store: &'a dyn DeadLetterStore,
+    selection: &'a Selection,
+    after: Option<Position>,
+) -> Letters<'a> {
+    Letters { store, selection, page: Vec::new().into_iter(), after, ended: false }
 }
 
 /// The iterator of [`letters`].

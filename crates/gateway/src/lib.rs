@@ -12,6 +12,6 @@ pub mod options;
 mod server;
 pub mod shapes;
 
-pub use options::{GatewayConfig, GatewayOption, MANAGEMENT_CONNECTIONS, OptionError};
+pub use options::{Dedupe, GatewayConfig, GatewayOption, MANAGEMENT_CONNECTIONS, OptionError};
 pub use server::metrics::MetricsText;
 pub use server::{DrainReport, Gateway, GatewayServer, ServeError};

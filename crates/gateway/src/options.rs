@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::shapes::ack::{Ack, TopicAcks};
+use crate::shapes::principal::OperatorToken;
 
 /// The documentation of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,16 +96,28 @@ macro_rules! options {
 options! {
     /// The address for events.
     listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
-    /// The address for probes, metrics and statistics.
+    /// The address for probes, metrics, statistics, dead letters and the spool.
     management: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9090));
-    /// A file of clients with bearer tokens, read again when it changes. Empty for no authentication.
+    /// The SHA-256 of a token in hex. An operator with the token reads statistics, dead letters and the spool from other machines,
+    /// and replays and removes dead letters. Empty for none.
+    management_token: OperatorToken = OperatorToken::default();
+    /// A file of clients with tokens or certificates, read again when it changes. Empty for no authentication.
     tokens_file: String = String::new();
     /// A PEM file with the certificate of the service and its intermediate certificates, read again when it changes. The
     /// address for events then takes TLS only. Empty for no TLS.
     tls_certificate: String = String::new();
     /// A PEM file with the certificate's private key, not encrypted.
     tls_key: String = String::new();
-    /// Whether any client may publish on an address that other machines reach. Such an address needs tokens_file otherwise.
+    /// A PEM file with the authorities of clients' certificates, read again when it changes. Without tokens_file, each client needs
+    /// a certificate. With it, a client has a certificate or a token. Empty for no certificates.
+    tls_client_ca: String = String::new();
+    /// The most requests of a client a second, 0 for no limit. A client of tokens_file may have its own limit. All clients share
+    /// one limit if the service does not know them.
+    rate_requests: u32 = 0;
+    /// The most bytes of bodies of a client a second, as they arrive, 0 for no limit.
+    rate_bytes: u32 = 0;
+    /// Whether any client may publish on an address that other machines reach. Such an address needs tokens_file
+    /// or tls_client_ca otherwise.
     insecure_no_auth: bool = false;
     /// The acknowledgement if a request asks for none: broker, disk or memory.
     ack: Ack = Ack::Broker;
@@ -143,8 +156,11 @@ options! {
     max_streams: u32 = 100;
     /// The time after which a connection without a request is closed.
     idle_timeout: Duration = Duration::from_secs(75);
-    /// The time for which the answer to a request with an idempotency-key is repeated, in the memory of this process. 0s
-    /// refuses such requests.
+    /// Which requests are published once: off, key (those with an idempotency-key), or event_id (also those with one event whose
+    /// client gave it a source and an id). Each instance knows its own requests.
+    dedupe: Dedupe = Dedupe::Key;
+    /// The time for which a repeated request gets the first answer again. With a spool, also from a later process. 0s is
+    /// dedupe=off.
     dedupe_window: Duration = Duration::from_secs(600);
     /// The maximum number of keys. A full table forgets the oldest, which shortens the window.
     dedupe_max_keys: usize = 100_000;
@@ -154,6 +170,39 @@ options! {
     drain_delay: Duration = Duration::from_secs(5);
     /// The time for requests and events that are under way when the gateway ends.
     grace: Duration = Duration::from_secs(30);
+}
+
+/// Which requests are published once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dedupe {
+    /// None.
+    Off,
+    /// Requests with the header `idempotency-key`.
+    Key,
+    /// Also requests with one event to which the client gave a source and an id.
+    EventId,
+}
+
+impl OptionText for Dedupe {
+    const EXPECTED: &'static str = "off, key or event_id";
+
+    fn read(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            "key" => Some(Self::Key),
+            "event_id" => Some(Self::EventId),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        let text = match self {
+            Self::Off => "off",
+            Self::Key => "key",
+            Self::EventId => "event_id",
+        };
+        text.to_owned()
+    }
 }
 
 /// The maximum number of connections for probes, metrics and statistics.
@@ -173,6 +222,16 @@ impl GatewayConfig {
             idle_timeout: MANAGEMENT_TIMEOUT,
             ..self.clone()
         }
+    }
+
+    /// Returns whether each client proves its name.
+    pub(crate) fn knows_clients(&self) -> bool {
+        !self.tokens_file.is_empty() || !self.tls_client_ca.is_empty()
+    }
+
+    /// Returns which requests are published once.
+    pub(crate) fn deduped(&self) -> Dedupe {
+        if self.dedupe_window.is_zero() { Dedupe::Off } else { self.dedupe }
     }
 
     fn times(&self) -> [(&'static str, Duration); 8] {
@@ -210,8 +269,8 @@ impl GatewayConfig {
             "max_inflight_bytes: expected max_body_bytes and max_decompressed_bytes or more",
         );
         require(
-            self.dedupe_window.is_zero() || (self.dedupe_max_keys > 0 && self.dedupe_max_bytes > 0),
-            "dedupe_max_keys, dedupe_max_bytes: expected 1 or more, or dedupe_window=0s",
+            self.deduped() == Dedupe::Off || (self.dedupe_max_keys > 0 && self.dedupe_max_bytes > 0),
+            "dedupe_max_keys, dedupe_max_bytes: expected 1 or more, or dedupe=off",
         );
         require(
             self.answer_timeout <= self.answer_timeout_max,
@@ -224,11 +283,15 @@ impl GatewayConfig {
             self.tls_certificate.is_empty() == self.tls_key.is_empty(),
             "tls_certificate, tls_key: set both, or none of them",
         );
+        require(
+            self.tls_client_ca.is_empty() || !self.tls_certificate.is_empty(),
+            "tls_client_ca: expected tls_certificate and tls_key, too",
+        );
         require(self.ack >= self.ack_floor, "ack: expected ack_floor or a stronger acknowledgement");
         require(
-            self.listen.ip().is_loopback() || !self.tokens_file.is_empty() || self.insecure_no_auth,
-            "listen: other machines reach this address, and any of their clients could publish: set tokens_file, or \
-             insecure_no_auth behind a proxy that authenticates",
+            self.listen.ip().is_loopback() || self.knows_clients() || self.insecure_no_auth,
+            "listen: other machines reach this address, and any of their clients could publish: set tokens_file or \
+             tls_client_ca, or insecure_no_auth behind a proxy that authenticates",
         );
         if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
     }
@@ -319,6 +382,18 @@ impl OptionText for Ack {
     }
 }
 
+impl OptionText for OperatorToken {
+    const EXPECTED: &'static str = "the SHA-256 of a token as 64 hex digits, or nothing";
+
+    fn read(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl OptionText for TopicAcks {
     const EXPECTED: &'static str =
         "topic=ack or topic=ack:floor, separated by commas, such as orders=disk:disk,logs.*=memory";
@@ -369,6 +444,8 @@ mod tests {
         let named: Vec<&str> = problems.lines().filter_map(|line| line.split(':').next()).collect();
         assert_eq!(named, ["dedupe_max_keys, dedupe_max_bytes", "answer_timeout", "grace", "listen"]);
         config.insecure_no_auth = true;
-        assert!(!config.validate().unwrap_err().contains("listen"));
+        config.tls_client_ca = "ca.pem".to_owned();
+        let problems = config.validate().unwrap_err();
+        assert!(!problems.contains("listen") && problems.contains("tls_client_ca: "), "{problems}");
     }
 }

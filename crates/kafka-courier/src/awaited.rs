@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use kafka_courier_dlq::LetterId;
 use kafka_courier_producer::{
-    Delivery, DeliveryError, ProducerRecord, PublishError, RecordMetadata, Stored, Tag, debug_as_display,
+    Delivery, DeliveryError, ProducerRecord, PublishError, RecordMetadata, Stored, debug_as_display,
 };
 use kafka_courier_recovery::AwaitedRecord;
 
@@ -43,6 +43,10 @@ pub struct AwaitedError {
 debug_as_display!(AwaitedError);
 
 impl AwaitedDelivery {
+    pub(crate) fn new(delivery: Delivery, awaited: Arc<AwaitedRecord>) -> Self {
+        Self { delivery, awaited }
+    }
+
     /// Returns a future that is ready once the record is in the producer's spool: [`Delivery::stored`].
     pub fn stored(&self) -> Stored {
         self.delivery.stored()
@@ -93,10 +97,6 @@ impl KafkaProducer {
     ///
     /// As [`publish`](Self::publish).
     pub async fn send_awaited(&self, record: &ProducerRecord<'_>) -> Result<AwaitedDelivery, PublishError> {
-        let engine = self.inner.engine();
-        let awaited = Arc::new(AwaitedRecord::new(engine.has_spool()));
-        let tag: Tag = awaited.clone();
-        let delivery = engine.send_with_tag(record, &tag).await?;
-        Ok(AwaitedDelivery { delivery, awaited })
+        self.send_awaited_keyed(record, None).await
     }
 }

@@ -16,6 +16,7 @@ mod mock;
 mod producer;
 mod publish;
 mod publisher;
+mod request_keys;
 pub mod spool;
 
 pub use awaited::{AwaitedDelivery, AwaitedError};
@@ -45,19 +46,20 @@ pub use kafka_courier_producer::metrics::{MetricDoc, MetricKind};
 #[doc(inline)]
 pub use kafka_courier_producer::{
     BatchReadError, BrokerOutage, BrokerStats, Deliveries, Delivery, DeliveryError, DeliveryErrorKind, Error,
-    HealthError, ProducerRecord, PublishError, RecordMetadata, SpoolFault, SpoolOpenError, SpoolStats, Stats,
-    StoreError, Stored, TraceContextSource,
+    HealthError, ProducerRecord, PublishError, RecordMetadata, RequestKey, SpoolFault, SpoolOpenError, SpoolStats,
+    Stats, StoreError, Stored, TraceContextSource,
 };
 #[doc(inline)]
 pub use kafka_courier_recovery::{
-    DeadLetterStats, DeadLetterTopic, DeadLetters, Doubtful, Listed, Replay, ReplayError, ReplayReport, TopicWarning,
-    UnfitTopic, headers, verify,
+    CursorError, DeadLetterStats, DeadLetterTopic, DeadLetters, Doubtful, LetterCursor, LetterPage, Listed, Replay,
+    ReplayError, ReplayReport, TopicWarning, UnfitTopic, headers, verify,
 };
 pub use metrics::{METRICS, describe_metrics};
 #[cfg(feature = "mock")]
 pub use mock::{MockFailure, MockProducer, PublishedEvent, SentRecord};
 pub use producer::{CloseReport, ConnectError, KafkaProducer};
 pub use publisher::{Answer, EventPublisher};
+pub use request_keys::StoredRequestEvent;
 
 /// Typed events: the envelope, its builder, built-in and custom types, and the topic of each type.
 ///

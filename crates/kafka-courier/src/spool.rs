@@ -18,7 +18,10 @@ pub use kafka_courier_producer::{
 };
 use kafka_courier_producer::{OpenSpool, SpoolSettings};
 #[doc(inline)]
-pub use kafka_courier_recovery::{UnsettledRecord, unsettled_records};
+pub use kafka_courier_recovery::{
+    SpoolInputReport, SpoolPartitionReport, SpoolRecordError, SpoolReport, UnsettledRecord, spool_records,
+    unsettled_records,
+};
 
 #[doc(inline)]
 pub use kafka_courier_producer::adopt_spool as adopt;

@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use kafka_courier_client::{PartitionId, Reason, TopicId};
-use kafka_courier_idempotent_sender::core::{Counters, Failure, RecordSet, Settlement, StampMove, Submission, Verdict};
+use kafka_courier_idempotent_sender::core::{
+    Counters, Failure, LeaderMove, RecordSet, Settlement, StampMove, Submission, Verdict,
+};
 use kafka_courier_idempotent_sender::driver::{Observation, Upcalls};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -106,6 +108,12 @@ impl Upcalls<Token> for Callbacks {
     fn needs_more(&mut self, partition: PartitionId) {
         if let Some(spool) = &self.shared.spool {
             spool.send(SpoolCommand::More(partition));
+        }
+    }
+
+    fn persist_leader(&mut self, leader: LeaderMove) {
+        if let Some(spool) = &self.shared.spool {
+            spool.send(SpoolCommand::PersistLeader(leader));
         }
     }
 

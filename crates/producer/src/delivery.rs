@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::DeliveryError;
 use crate::ledger::BatchLedger;
+use crate::spool::RequestKey;
 use crate::sync::Mutex;
 use crate::trace::{self, EventTrace};
 use kafka_courier_client::{PartitionId, Reason};
@@ -87,6 +88,8 @@ struct BatchInner {
     items: Vec<(InputNumber, ItemSet)>,
     /// The indexes of the records that are items.
     item_records: Vec<u32>,
+    /// The keys of the records that have one.
+    keys: Vec<(u32, RequestKey)>,
 }
 
 /// A request to the sender to expedite a batch. The request holds the command channel weakly, so that it does not keep

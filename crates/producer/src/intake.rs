@@ -21,7 +21,7 @@ use crate::error::PublishError;
 use crate::failure_sink::{FailureSink, fail_unsent, fail_unstored};
 use crate::memory::MemoryShare;
 use crate::shared::Shared;
-use crate::spool::{InputItem, SpoolCommand};
+use crate::spool::{InputItem, RequestKey, SpoolCommand};
 use crate::sync::Ordering;
 use crate::topics::{PartitionSlot, Partitions, TopicEntry};
 
@@ -57,6 +57,8 @@ pub(crate) struct Attached<'a> {
     pub(crate) tag: Option<&'a Tag>,
     /// The spool stores it with the record.
     pub(crate) item: Option<&'a InputItem>,
+    /// The spool stores it with the record, too.
+    pub(crate) key: Option<&'a RequestKey>,
 }
 
 /// Why a record was not accepted now.
@@ -164,12 +166,15 @@ impl Intake {
         let pushed = accumulator
             .push_at(Instant::now, record, reserve, &shared.pool, token, |token| token.state().clone())
             .map_err(|error| self.refusal(slot, error, is_spool_full))?;
-        // The lock is still held, so the batch can neither fail nor be stored before the record has its tag and item.
+        // The lock is still held, so the batch can neither fail nor be stored before the record has its tag, item and key.
         if let Some(tag) = attached.tag {
             pushed.token.tag_record(pushed.index, tag.clone());
         }
         if let Some(item) = attached.item {
             pushed.token.add_item(pushed.index, item);
+        }
+        if let Some(key) = attached.key.filter(|_| shared.spool.is_some()) {
+            pushed.token.add_key(pushed.index, key);
         }
         if let (Some(spool), Some(_)) = (&shared.spool, pushed.opened) {
             let (spool, partition, ordinal) = (spool.clone(), slot.id, pushed.ordinal);

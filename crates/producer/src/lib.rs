@@ -33,6 +33,8 @@ mod publish;
 mod publish_batch;
 mod publish_waits;
 mod record;
+mod recovered_keys;
+mod request_keys;
 mod shared;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
@@ -55,11 +57,13 @@ pub use health::HealthError;
 pub use promise::{Promise, Promises};
 pub use publish::with_record;
 pub use record::ProducerRecord;
+pub use recovered_keys::RecoveredKey;
 pub use shared::wall_clock_ms;
 pub use spool::adopt as adopt_spool;
 pub use spool::{
-    BatchReadError, InputId, InputItem, OpenSpool, SpoolDamage, SpoolEnds, SpoolFault, SpoolHolder, SpoolOpenError,
-    SpoolSettings, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition, StoredRecord, UnfitFileSystem,
+    BatchReadError, InputId, InputItem, OpenSpool, RequestKey, SpoolDamage, SpoolEnds, SpoolFault, SpoolHolder,
+    SpoolOpenError, SpoolSettings, SpoolView, SpoolViewError, SpooledInput, StoredPart, StoredPartition, StoredRecord,
+    UnfitFileSystem,
 };
 pub use stats::{BrokerOutage, BrokerStats, SpoolStats, Stats};
 pub use trace::{SpanOrigin, TraceContextSource};

@@ -21,7 +21,7 @@ use crate::intake::{Attached, Refused};
 use crate::metrics;
 use crate::record::ProducerRecord;
 use crate::shared::wall_clock_ms;
-use crate::spool::InputItem;
+use crate::spool::{InputItem, RequestKey};
 use crate::sync::Ordering;
 use crate::topics::TopicEntry;
 use crate::trace::{EventTrace, TRACEPARENT, TRACESTATE};
@@ -166,6 +166,26 @@ impl Engine {
         self.send_tagged(record, Some(tag)).await.map_err(|error| self.refused(error))
     }
 
+    /// Publishes a record of a request. The spool stores the key with the record, and the failure sink gets `tag` if the
+    /// record fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`publish`](Self::publish).
+    pub async fn send_keyed(
+        &self,
+        record: &ProducerRecord<'_>,
+        tag: Option<&Tag>,
+        key: Option<&RequestKey>,
+    ) -> Result<Delivery, PublishError> {
+        let attached = Attached { tag, key, item: None };
+        self.send_attached(record, attached).await.map_err(|error| self.refused(error))
+    }
+
     /// Publishes a record as [`send`](Self::send) does, and does not count a refusal. The failure sink gets `tag` if the
     /// record fails.
     ///
@@ -178,10 +198,18 @@ impl Engine {
     /// As [`publish`](Self::publish).
     #[inline]
     pub async fn send_tagged(&self, record: &ProducerRecord<'_>, tag: Option<&Tag>) -> Result<Delivery, PublishError> {
+        self.send_attached(record, Attached { tag, ..Attached::default() }).await
+    }
+
+    #[inline]
+    async fn send_attached(
+        &self,
+        record: &ProducerRecord<'_>,
+        attached: Attached<'_>,
+    ) -> Result<Delivery, PublishError> {
         let event_trace = self.tracer.trace_record(record.topic, record.headers, record.value.is_none());
         let headers = event_trace.headers(record.headers);
         let raw = to_batcher_record(record, &headers);
-        let attached = Attached { tag, item: None };
         let offer = |topic: &TopicEntry| self.intake.offer_with(topic, record.partition, &raw, attached);
         let accepted = match self.offer_first(record.topic, offer) {
             Ok(delivery) => Ok(delivery),
@@ -298,7 +326,7 @@ impl Engine {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         event.encode_into(&mut scratch).map_err(|error| Refused::Error(error.into()))?;
-        let attached = Attached { tag: None, item };
+        let attached = Attached { item, ..Attached::default() };
         let offer = |record: &Record<'_>| self.intake.offer_with(topic, None, record, attached);
         let offered = with_record(event, &scratch, event_trace.context(), offer);
         if scratch.capacity() <= MAX_KEPT_SCRATCH {

@@ -16,8 +16,9 @@ use crate::counts::EventCounts;
 use crate::delivery::{BatchProgress, Token};
 use crate::ledger::BatchLedger;
 use crate::memory::{Memory, MemoryShare};
+use crate::recovered_keys::RecoveredKey;
 use crate::spool::SpoolSender;
-use crate::sync::AtomicBool;
+use crate::sync::{AtomicBool, Mutex};
 use crate::topics::{PartitionSlot, TopicTable};
 use crate::trace::SpanOrigin;
 
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) failed_memory: Memory,
     /// The way to the spool, if the producer has one.
     pub(crate) spool: Option<SpoolSender<Token>>,
+    /// The keys of requests that the spool had when it was opened, until they are taken.
+    pub(crate) recovered_keys: Mutex<Vec<RecoveredKey>>,
 }
 
 /// The memory to which a failed batch is charged until the failure sink settles it.
@@ -73,6 +76,7 @@ impl Shared {
             cluster: ClusterView::default(),
             failed_memory: Memory::new(buffer_memory / 4),
             spool: None,
+            recovered_keys: Mutex::default(),
         }
     }
 

@@ -77,7 +77,7 @@ impl EngineHost {
 impl EngineHost {
     /// Gives stored batches their verdict whose bytes the disk alone has.
     fn settle_unread(&self, unread: UnreadBatches, tokens: Vec<KeptToken<Token>>, verdict: &Verdict) {
-        let UnreadBatches { partition, batches, records, ticket } = unread;
+        let UnreadBatches { partition, batches, records, ticket, .. } = unread;
         let Some(topic) = self.shared.topics.name(partition) else { return };
         // The metrics recorder is called from the runtime's threads otherwise.
         let _entered = self.runtime.enter();
@@ -100,8 +100,8 @@ impl EngineHost {
         if let Some(spool) = &self.shared.spool {
             spool.status.lost.fetch_add(records, Ordering::Relaxed);
         }
-        // A former process may have sent its batches. Those of this process have tokens, and the sender never had them.
-        let outcome = if tokens.is_empty() { FailedOutcome::Unknown } else { FailedOutcome::NotWritten };
+        // An earlier process may have sent its batches. The sender never had those of this process.
+        let outcome = if lost.is_inherited { FailedOutcome::Unknown } else { FailedOutcome::NotWritten };
         let reason = Reason::NotStored("the stored event is damaged on the disk".into());
         self.settle_unread(lost, tokens, &Verdict::Failed(Arc::new(Failure::untried(outcome, reason))));
     }

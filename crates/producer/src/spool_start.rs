@@ -14,11 +14,12 @@ use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-use crate::delivery::Token;
+use crate::delivery::{StoredIdentity, Token};
+use crate::recovered_keys::RecoveredBatches;
 use crate::shared::Shared;
 use crate::spool::{
-    OpenSpool, RecoveredSpool, SpoolCommand, SpoolSender, SpoolStatus, SpoolThread, Stage, StoredRun, Ticket, TopicIds,
-    TopicNews, start, watch_topics,
+    KeptToken, KeyedBatch, OpenSpool, RecoveredSpool, SpoolCommand, SpoolSender, SpoolStatus, SpoolThread, Stage,
+    StoredRun, Ticket, TopicIds, TopicNews, start, watch_topics,
 };
 use crate::spool_host::EngineHost;
 use crate::sync::Ordering;
@@ -145,7 +146,7 @@ fn recovered_stage(
     nonce: Arc<[u8]>,
     status: &SpoolStatus,
 ) -> Stage<Token> {
-    let RecoveredSpool { life, cluster, topics, partitions, runs, .. } = recovered;
+    let RecoveredSpool { spool, life, cluster, topics, partitions, runs, keyed, keys } = recovered;
     let budget = (shared.memory.limit() / RESIDENT_DIVISOR) as u64;
     let mut stage = Stage::new(life, nonce, cluster, budget);
     for (index, topic) in topics.iter().enumerate() {
@@ -155,15 +156,33 @@ fn recovered_stage(
     let lost = partitions.iter().flat_map(|partition| &partition.lost);
     let lost: u64 = lost.map(|(first, end)| end.0.saturating_sub(first.0)).sum();
     status.lost.store(lost, Ordering::Relaxed);
-    let mut records = 0;
+    let (mut records, mut batches) = (0, RecoveredBatches::default());
     for ((index, partition), mut runs) in runs {
+        let Some(topic) = topics.get(index) else { continue };
         let id = PartitionId { topic: topic_id(index), index: partition };
+        let keyed = keyed.get(&(index, partition)).map_or(&[][..], Vec::as_slice);
         for run in &mut runs {
             records += run.records;
-            run.ticket = Some(Ticket(shared.ledger.enter_many(run.batches)));
+            let tokens = keyed.iter().filter(|batch| batch.place.partition == run.partition).count() as u64;
+            let others = Some(run.batches.saturating_sub(tokens)).filter(|batches| *batches > 0);
+            run.ticket = others.map(|batches| Ticket(shared.ledger.enter_many(batches)));
         }
         stage.recover_runs(id, runs);
+        for batch in keyed {
+            let token = recovered_token(shared, &topic.name, partition, spool.0, batch);
+            batches.insert(batch.place, batch.records, batch.at_ms, token.state().clone());
+            stage.recover_token(id, batch.place, KeptToken { token, records: batch.records });
+        }
     }
     status.recovered.store(records, Ordering::Relaxed);
+    *shared.recovered_keys.lock() = batches.with_keys(&keys);
     stage
+}
+
+/// Returns the token of a batch whose requests may ask for its deliveries. It has no publisher.
+fn recovered_token(shared: &Arc<Shared>, topic: &str, partition: i32, spool: [u8; 16], batch: &KeyedBatch) -> Token {
+    let token = Token::new(topic, partition, &shared.ledger, &shared.origin);
+    token.state().set_record_count(batch.records);
+    token.state().set_stored(StoredIdentity { place: batch.place, spool, nonce: batch.notes.clone() });
+    token
 }

@@ -13,12 +13,14 @@ pub mod headers;
 pub mod metrics;
 mod recovery;
 mod replay;
+mod spool_report;
 pub mod verify;
 
 pub use auto_replay::AutoReplay;
 pub use dead_letters::{
-    AwaitedRecord, DeadLetterStats, DeadLetterTopic, DeadLetters, Listed, Stores, TopicEngine, TopicOptions,
-    TopicWarning, UnfitTopic, UnsettledRecord, unsettled_records,
+    AwaitedRecord, CursorError, DeadLetterStats, DeadLetterTopic, DeadLetters, LetterCursor, LetterPage, Listed,
+    Stores, TopicEngine, TopicOptions, TopicWarning, UnfitTopic, UnsettledRecord, unsettled_records,
 };
 pub use recovery::Recovery;
 pub use replay::{Doubtful, Replay, ReplayError, ReplayReport};
+pub use spool_report::{SpoolInputReport, SpoolPartitionReport, SpoolRecordError, SpoolReport, spool_records};

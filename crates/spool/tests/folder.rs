@@ -8,6 +8,7 @@ use std::path::Path;
 use kafka_courier_batcher::Stamp;
 use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::SpoolId;
+use kafka_courier_spool::core::keys::RecordKey;
 use kafka_courier_spool::core::recover::Recovered;
 use kafka_courier_spool::disk::Folder;
 use kafka_courier_spool::journal::{CommitError, Journal, OpenError, ReadError, Settings};
@@ -284,18 +285,66 @@ fn newer_format_is_refused() {
     assert_eq!(std::fs::read(&path).unwrap(), bytes, "the file is not touched");
 }
 
-/// The format of version 0.1, byte by byte. `UPDATE_GOLDEN=1` writes the file again.
+/// Compares the first segment of a folder with a file, byte by byte. `UPDATE_GOLDEN=1` writes the file again.
+fn assert_golden(folder: &Path, name: &str) {
+    let written = std::fs::read(folder.join("journal-0000000000000000")).unwrap();
+    // Everything behind the frames is zero.
+    let end = written.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &written[..end]).unwrap();
+    }
+    assert_eq!(std::fs::read(&golden).unwrap(), &written[..end]);
+}
+
+/// The format of version 0.1.
 #[test]
 fn format_1_is_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(folder.path()).unwrap();
     first_rounds(&mut journal);
-    let written = std::fs::read(folder.path().join("journal-0000000000000000")).unwrap();
-    // Everything behind the frames is zero.
-    let end = written.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/journal-1");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&golden, &written[..end]).unwrap();
+    assert_golden(folder.path(), "journal-1");
+}
+
+/// The rounds of a request with two events.
+fn keyed_rounds(journal: &mut Journal<Folder>) {
+    let key = |index: u32| RecordKey {
+        key: [0xaa; 16],
+        payload: [0xbb; 16],
+        at_ms: 1_700_000_000_000,
+        partition: PARTITION,
+        ordinal: Ordinal(index.into()),
+        index,
+        count: 2,
+    };
+    let keys = Entry::Keys { forget_before_ms: 1_699_999_400_000, keys: vec![key(0), key(1)] };
+    journal.commit(vec![batch(journal, 0, 2, b"a record batch"), keys]).unwrap();
+}
+
+#[test]
+fn format_of_keys_is_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    keyed_rounds(&mut journal);
+    assert_golden(folder.path(), "journal-1-keys");
+}
+
+#[test]
+fn keys_outlive_their_segment() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path()).unwrap();
+    keyed_rounds(&mut journal);
+    let mark = Entry::Mark { partition: PARTITION, settled: Ordinal(2), end_offset: 2 };
+    journal.commit(vec![mark]).unwrap();
+    drop(journal);
+    for _ in 0..5 {
+        drop(open(folder.path()).unwrap());
     }
-    assert_eq!(std::fs::read(&golden).unwrap(), &written[..end]);
+    assert!(!folder.path().join("journal-0000000000000000").exists(), "the segment of the records is gone");
+    let (mut journal, recovered) = open(folder.path()).unwrap();
+    assert_eq!(recovered.table.keys.iter().map(|key| key.index).collect::<Vec<_>>(), [0, 1]);
+    journal.commit(vec![Entry::Keys { forget_before_ms: 1_700_000_000_001, keys: Vec::new() }]).unwrap();
+    drop(journal);
+    let (_, recovered) = open(folder.path()).unwrap();
+    assert!(recovered.table.keys.is_empty());
 }

@@ -2,56 +2,12 @@
 //!
 //! Rules: a report names only counts above zero, each with its remedy.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::HumanCount;
 use kafka_courier::ReplayReport;
-use serde::Serialize;
 
 use crate::terminal::printable;
-
-/// The report as a line of JSON.
-#[derive(Serialize)]
-struct ReportJson<'a> {
-    dry_run: bool,
-    selected: u64,
-    /// Present only in a dry run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    would_be_sent: Option<u64>,
-    delivered: u64,
-    landed: u64,
-    failed: u64,
-    left_out: u64,
-    not_found: u64,
-    too_often: u64,
-    held_back: u64,
-    seconds: f64,
-    by_topic: &'a BTreeMap<String, u64>,
-    reasons: &'a BTreeMap<String, u64>,
-}
-
-pub(super) fn json(report: &ReplayReport, dry_run: bool, took: Duration) -> serde_json::Result<String> {
-    serde_json::to_string(&ReportJson {
-        dry_run,
-        selected: report.selected,
-        would_be_sent: dry_run.then(|| would_be_sent(report)),
-        delivered: report.delivered,
-        landed: report.landed,
-        failed: report.failed,
-        left_out: report.left_out,
-        not_found: report.not_found,
-        too_often: report.too_often,
-        held_back: report.held_back,
-        seconds: took.as_secs_f64(),
-        by_topic: &report.by_topic,
-        reasons: &report.reasons,
-    })
-}
-
-fn would_be_sent(report: &ReplayReport) -> u64 {
-    report.by_topic.values().sum()
-}
 
 /// Returns the lines of the report for a terminal.
 pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec<String> {
@@ -60,7 +16,7 @@ pub(super) fn lines(report: &ReplayReport, dry_run: bool, took: Duration) -> Vec
     }
     let mut text = format!("{} selected", super::dead_letters(report.selected));
     let counts = [
-        (if dry_run { would_be_sent(report) } else { 0 }, "would be sent"),
+        (if dry_run { report.would_be_sent() } else { 0 }, "would be sent"),
         (report.delivered, "delivered"),
         (report.landed, "found in the log and removed"),
         (report.failed, "failed again and kept"),

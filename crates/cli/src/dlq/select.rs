@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use kafka_courier::ErrorCode;
-use kafka_courier::dlq::{Bytes, Held, LetterId, Outcome, Selection, StoreError};
+use kafka_courier::dlq::{Bytes, Held, LetterId, Outcome, Selection, SelectionError, StoreError};
 
 use super::store::StoreArgs;
 use crate::argument::ArgumentError;
@@ -18,19 +18,6 @@ const SELECTION: &str = "Selection";
 
 /// A selected dead letter, or why its store could not be read further.
 pub(super) type ScannedLetter = Result<Held, StoreError>;
-
-/// Why a selection is refused.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-enum SelectionError {
-    #[error("nothing is selected: select dead letters, for example with --for-topic orders, or pass --all")]
-    Empty,
-    #[error("--all conflicts with the other selection options: remove --all or the others")]
-    AllAndOthers,
-    #[error(
-        "--since {since} is not before --until {until}, which selects nothing: name an earlier --since, or a later --until"
-    )]
-    EmptyRange { since: Timestamp, until: Timestamp },
-}
 
 /// Conditions that a dead letter must meet.
 #[derive(Args, Clone, Default, Debug)]
@@ -88,29 +75,36 @@ pub(super) struct ChosenArgs {
 impl ChosenArgs {
     /// Returns the selection for `command`. An empty selection without `--all` is an error.
     pub(super) fn selection(&self, command: &str) -> Result<Selection, CommandError> {
-        self.letters.explicit(self.all).map_err(|why| why.of(command))
+        self.letters.selection().explicit(self.all).map_err(|why| refused(&why, command))
     }
 }
 
-impl SelectionError {
-    fn of(&self, command: &str) -> CommandError {
-        CommandError(Exit::Usage, format!("{command}: {self}"))
-    }
+/// Returns the error of a selection that `command` refuses, in the words of its options.
+fn refused(error: &SelectionError, command: &str) -> CommandError {
+    let why = match error {
+        SelectionError::Empty => {
+            "nothing is selected: select dead letters, for example with --for-topic orders, or pass --all".to_owned()
+        }
+        SelectionError::AllAndOthers => {
+            "--all conflicts with the other selection options: remove --all or the others".to_owned()
+        }
+        SelectionError::EmptyRange { since, until } => format!(
+            "--since {since} is not before --until {until}, which selects nothing: name an earlier --since, or a later \
+             --until"
+        ),
+        _ => error.to_string(),
+    };
+    CommandError(Exit::Usage, format!("{command}: {why}"))
 }
 
 impl SelectionArgs {
     /// Returns the selection for `command`, without the limit. An empty range of times is an error.
     pub(super) fn checked(&self, command: &str) -> Result<Selection, CommandError> {
-        self.selection().map_err(|why| why.of(command))
+        self.selection().checked().map_err(|why| refused(&why, command))
     }
 
-    fn selection(&self) -> Result<Selection, SelectionError> {
-        if let (Some(since), Some(until)) = (self.since, self.until)
-            && since >= until
-        {
-            return Err(SelectionError::EmptyRange { since, until });
-        }
-        Ok(Selection {
+    fn selection(&self) -> Selection {
+        Selection {
             ids: self.id.clone(),
             topics: self.for_topic.clone(),
             event_types: self.event_type.clone(),
@@ -122,16 +116,6 @@ impl SelectionArgs {
             since: self.since,
             until: self.until,
             max_replay_count: None,
-        })
-    }
-
-    /// Returns the selection. An empty selection is an error unless `all` is set.
-    fn explicit(&self, all: bool) -> Result<Selection, SelectionError> {
-        let selection = self.selection()?;
-        match (all, selection == Selection::all()) {
-            (false, true) => Err(SelectionError::Empty),
-            (true, false) => Err(SelectionError::AllAndOthers),
-            _ => Ok(selection),
         }
     }
 
@@ -264,14 +248,5 @@ mod tests {
         let wrong = error_name("MESSAGE_LARGE").unwrap_err().to_string();
         assert!(wrong.contains("similar names: MESSAGE_TOO_LARGE"), "{wrong}");
         assert_eq!(error_name("x").unwrap_err().to_string(), "unknown Kafka error");
-    }
-
-    #[test]
-    fn empty_selection_needs_all() {
-        let (none, mut some) = (SelectionArgs { limit: Some(9), ..Default::default() }, SelectionArgs::default());
-        some.key = vec!["k".into()];
-        assert!(none.explicit(false).is_err() && some.explicit(true).is_err());
-        assert_eq!(none.explicit(true), Ok(Selection::all()));
-        assert_eq!(some.explicit(false).unwrap().keys, [Bytes::from("k")]);
     }
 }

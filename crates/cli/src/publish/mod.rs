@@ -76,7 +76,7 @@ pub(crate) struct PublishArgs {
     /// Write a line of JSON for each event to this file (- is standard output)
     ///
     /// The lines have the order of the input. Each has the event's place in the input, id, topic, partition and offset, or its
-    /// error.
+    /// error. An existing file is overwritten. With --spool the lines are added to it.
     #[arg(long, value_name = "FILE")]
     receipts: Option<PathBuf>,
     /// Stop at the first item that is not an event, and deliver the events before it
@@ -218,7 +218,7 @@ async fn prepare(args: &PublishArgs) -> Result<Prepared, CommandError> {
         spool.iter_mut().for_each(|spool| spool.patience += patience);
     }
     let unmapped = Unmapped::new(&producer, &mapping);
-    let receipts = create_receipts(args).await?;
+    let receipts = create_receipts(args, spool.is_some()).await?;
     let mut source = Source::of(source);
     if let Some(spool) = &mut spool {
         let (producer, file, again) = (producer.clone(), args.file.clone(), args.again);
@@ -299,10 +299,12 @@ fn topic_error(topic: &str, error: &PublishError) -> CommandError {
     }
 }
 
-async fn create_receipts(args: &PublishArgs) -> Result<Receipts, CommandError> {
+/// `continues` is whether the run may continue an earlier one, whose receipts are kept.
+async fn create_receipts(args: &PublishArgs, continues: bool) -> Result<Receipts, CommandError> {
     let Some(path) = args.receipts.clone() else { return Ok(Receipts::default()) };
     let name = shown_file(&path);
-    let created = open(move || Receipts::create(&path)).await?;
+    let create = move || if continues { Receipts::append(&path) } else { Receipts::create(&path) };
+    let created = open(create).await?;
     created.map_err(|error| {
         let why = format!("--receipts: cannot create {name}: {error}: name a file, or - for standard output");
         CommandError(Exit::CantCreate, why)

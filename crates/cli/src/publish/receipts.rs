@@ -1,11 +1,11 @@
 //! The receipts: a line of JSON for each item of the input.
 //!
 //! Rules:
-//! - An existing file is overwritten only after a broker was reached.
+//! - An existing file is overwritten only after a broker was reached. With a spool it is kept: the run continues an earlier one.
 //! - The first failed write ends all writing, and its error is kept.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use kafka_courier_event_model::EventId;
@@ -59,6 +59,23 @@ impl Receipts {
         let out: Box<dyn Write + Send> =
             if path == Path::new("-") { Box::new(io::stdout()) } else { Box::new(File::create(path)?) };
         Ok(Self::to(out))
+    }
+
+    /// Opens this file, and writes behind its last line. A process that was killed may have left a part of a line.
+    pub(super) fn append(path: &Path) -> io::Result<Self> {
+        if path == Path::new("-") {
+            return Self::create(path);
+        }
+        let mut file = File::options().read(true).append(true).create(true).open(path)?;
+        let mut last = *b"\n";
+        if file.metadata()?.is_file() && file.seek(SeekFrom::End(0))? > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+        Ok(Self::to(Box::new(file)))
     }
 
     pub(super) fn to(out: Box<dyn Write + Send>) -> Self {

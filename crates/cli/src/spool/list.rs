@@ -6,9 +6,9 @@ use clap::Args;
 use console::Term;
 use indicatif::HumanBytes;
 use jiff::Timestamp;
-use kafka_courier::dlq::{Letter, Outcome};
-use kafka_courier::spool::{SpoolView, UnsettledRecord, unsettled_records};
-use serde_json::{Map, Value, json};
+use kafka_courier::dlq::Letter;
+use kafka_courier::spool::{SpoolRecordError, SpoolView, UnsettledRecord, spool_records};
+use serde_json::Value;
 
 use super::folder::FolderArgs;
 use super::{output_failed, read_failed};
@@ -67,21 +67,11 @@ type FoundRecord = Result<UnsettledRecord, CommandError>;
 
 /// Returns the records of a topic, or of all.
 pub(super) fn records(view: &SpoolView, topic: Option<&str>) -> impl Iterator<Item = FoundRecord> {
-    view.parts().flat_map(move |part| {
-        let part = match part {
-            Ok(part) if topic.is_some_and(|topic| *topic != *part.topic) => return Vec::new(),
-            Ok(part) => part,
-            Err(error) => return vec![Err(read_failed(error))],
-        };
-        let damaged = |error| {
-            let why =
-                format!("topic {:?}, partition {}: a stored batch can't be read: {error}", part.topic, part.partition);
-            CommandError(Exit::Data, why)
-        };
-        match unsettled_records(&part).map_err(damaged) {
-            Ok(records) => records.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        }
+    spool_records(view, topic).map(|record| {
+        record.map_err(|error| match error {
+            SpoolRecordError::View(error) => read_failed(error),
+            error => CommandError(Exit::Data, error.to_string()),
+        })
     })
 }
 
@@ -105,10 +95,6 @@ fn table(out: &mut impl Write, mut found: impl Iterator<Item = FoundRecord>) -> 
     Ok(())
 }
 
-fn may_be_sent(letter: &Letter) -> bool {
-    letter.outcome == Outcome::Unknown
-}
-
 fn row(record: &UnsettledRecord) -> [String; COLUMNS] {
     let letter = &record.letter;
     let cells = [
@@ -117,7 +103,7 @@ fn row(record: &UnsettledRecord) -> [String; COLUMNS] {
         record.number.to_string(),
         time(letter).map_or("-".to_owned(), |time| format!("{time:.0}")),
         HumanBytes(record.size()).to_string(),
-        if may_be_sent(letter) { "maybe" } else { "no" }.to_owned(),
+        if record.may_be_sent() { "maybe" } else { "no" }.to_owned(),
         key_cell(letter.key.as_deref()),
     ];
     cells.map(|cell| printable(&cell).into_owned())
@@ -129,26 +115,5 @@ fn time(letter: &Letter) -> Option<Timestamp> {
 
 /// Returns the line of JSON of a record.
 fn line(record: &UnsettledRecord) -> Result<Value, CommandError> {
-    let letter = &record.letter;
-    let mut line = Map::new();
-    line.insert("topic".to_owned(), json!(letter.topic));
-    line.insert("partition".to_owned(), json!(letter.partition));
-    line.insert("number".to_owned(), json!(record.number));
-    line.extend(key_fields(letter)?);
-    line.insert("timestamp_ms".to_owned(), json!(letter.timestamp_ms));
-    line.insert("size".to_owned(), json!(record.size()));
-    line.insert("may_be_sent".to_owned(), json!(may_be_sent(letter)));
-    line.insert("event_id".to_owned(), json!(letter.event_id));
-    line.insert("event_type".to_owned(), json!(letter.event_type));
-    Ok(Value::Object(line))
-}
-
-/// Returns the fields of the key as a dead letter's JSON has them: `key`, or `key_base64` if the key is no text.
-fn key_fields(letter: &Letter) -> Result<impl Iterator<Item = (String, Value)>, CommandError> {
-    let failed = |error: String| CommandError(Exit::Io, error);
-    let mut bare = Letter::new(letter.topic.as_str(), None, "", letter.first_attempt);
-    bare.key.clone_from(&letter.key);
-    let json = bare.to_json().map_err(|error| failed(error.to_string()))?;
-    let fields: Map<String, Value> = serde_json::from_slice(&json).map_err(|error| failed(error.to_string()))?;
-    Ok(fields.into_iter().filter(|(name, _)| name.starts_with("key")))
+    record.to_json().map_err(|error| CommandError(Exit::Io, error.to_string()))
 }

@@ -25,6 +25,7 @@ mod secrets;
 mod serve;
 #[cfg(unix)]
 mod serve_kills;
+mod serve_repeats;
 #[cfg(unix)]
 mod signals;
 #[cfg(unix)]

@@ -5,4 +5,5 @@ pub(crate) mod budget;
 pub(crate) mod connection_clock;
 pub(crate) mod dedupe;
 pub(crate) mod gunzip;
+pub(crate) mod rate;
 pub(crate) mod room;

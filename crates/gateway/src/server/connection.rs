@@ -21,6 +21,7 @@ use super::watched::{SharedClock, Watched};
 use super::{Phase, reached};
 use crate::limits::connection_clock::ConnectionClock;
 use crate::options::GatewayConfig;
+use crate::shapes::certificate::CertificateNames;
 
 /// The maximum number of headers of an HTTP/1.1 request.
 const MAX_HEADERS: usize = 100;
@@ -28,9 +29,11 @@ const MAX_HEADERS: usize = 100;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
-/// Serves one connection until it ends, its time is over, or the service ends.
+/// Serves one connection until it ends, its time is over, or the service ends. `client` has the names in the client's
+/// certificate.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
+    client: Option<Arc<CertificateNames>>,
     handler: Handler,
     config: Arc<GatewayConfig>,
     mut phase: watch::Receiver<Phase>,
@@ -39,7 +42,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let clock: SharedClock = Arc::new(Mutex::new(clock));
     let io = TokioIo::new(Watched::new(stream, clock.clone()));
     let closes_at = handler.closes_at();
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        client.iter().for_each(|names| _ = request.extensions_mut().insert(names.clone()));
         let guard = RequestGuard::new(&clock);
         let handler = handler.clone();
         async move {

@@ -1,6 +1,7 @@
 //! [`Gateway`], which answers requests with events.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,8 +18,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::body::discard;
+use super::charged::Charged;
 use super::clients::Clients;
 use super::head::{Head, IDEMPOTENCY_KEY, request_id, text};
+use super::keyed::{self, RequestTable};
 use super::local_host::is_local;
 use super::metrics::{self, MetricsText};
 use super::tls::ServerTls;
@@ -26,9 +29,10 @@ use super::{Phase, ServeError, reached};
 use crate::limits::budget::{Budget, Share};
 use crate::limits::dedupe::{DedupeLimits, DedupeTable};
 use crate::limits::room::RoomSample;
-use crate::options::GatewayConfig;
+use crate::options::{Dedupe, GatewayConfig};
 use crate::shapes::ack::AckRules;
 use crate::shapes::answer::Answer;
+use crate::shapes::certificate::CertificateNames;
 use crate::shapes::failure::Failure;
 use crate::shapes::principal::Principal;
 use crate::shapes::problem::Problem;
@@ -67,9 +71,6 @@ const UPKEEP: u32 = 25;
 #[derive(Clone, Debug)]
 pub struct Gateway(pub(super) Arc<Inner>);
 
-/// The means to wait for the answer to another request.
-pub(super) type Waiter = watch::Receiver<Option<Arc<Answer>>>;
-
 /// The state of a gateway.
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -77,9 +78,10 @@ pub(super) struct Inner {
     pub(super) config: GatewayConfig,
     pub(super) rules: AckRules,
     pub(super) budget: Budget,
-    pub(super) dedupe: Mutex<DedupeTable<Waiter>>,
-    clients: Clients,
+    pub(super) dedupe: Mutex<RequestTable>,
+    pub(super) clients: Clients,
     buffer_limit: usize,
+    spool_dir: Option<PathBuf>,
     room: RwLock<RoomSample>,
     requests: AtomicU64,
     /// Whether bodies of NDJSON are read no further.
@@ -93,7 +95,7 @@ impl Gateway {
     ///
     /// [`ServeError::File`] if `tokens_file` is unreadable or invalid.
     pub fn new(producer: KafkaProducer, kafka: &KafkaConfig, config: GatewayConfig) -> Result<Self, ServeError> {
-        let clients = Clients::open(&config.tokens_file);
+        let clients = Clients::open(&config);
         let clients = clients.map_err(|why| ServeError::File { option: "tokens_file", why })?;
         let rules = AckRules {
             default: config.ack,
@@ -101,17 +103,20 @@ impl Gateway {
             topics: config.topic_acks.clone(),
             has_spool: producer.stats().spool.is_some(),
         };
+        let mut dedupe = DedupeTable::new(DedupeLimits {
+            window: config.dedupe_window,
+            max_keys: config.dedupe_max_keys,
+            max_bytes: config.dedupe_max_bytes,
+        });
+        keyed::recover(&mut dedupe, &producer, &config);
         let gateway = Self(Arc::new(Inner {
             producer,
             rules,
             clients,
             budget: Budget::new(config.max_inflight_bytes),
-            dedupe: Mutex::new(DedupeTable::new(DedupeLimits {
-                window: config.dedupe_window,
-                max_keys: config.dedupe_max_keys,
-                max_bytes: config.dedupe_max_bytes,
-            })),
+            dedupe: Mutex::new(dedupe),
             buffer_limit: kafka.buffer_memory,
+            spool_dir: Some(&kafka.spool_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
             room: RwLock::default(),
             requests: AtomicU64::new(0),
             is_closing: watch::Sender::new(false),
@@ -139,8 +144,8 @@ impl Gateway {
     where
         B::Error: Display,
     {
-        let GatewayConfig { listen, tokens_file, insecure_no_auth, .. } = &self.0.config;
-        let must_be_local = listen.ip().is_loopback() && tokens_file.is_empty() && !insecure_no_auth;
+        let config = &self.0.config;
+        let must_be_local = config.listen.ip().is_loopback() && !config.knows_clients() && !config.insecure_no_auth;
         self.answer_for(request, must_be_local).await
     }
 
@@ -158,8 +163,16 @@ impl Gateway {
         let _active = ActiveRequest::new();
         let route = Route::find(parts.method.as_str(), parts.uri.path());
         let answered = match self.read_head(&parts, must_be_local) {
-            Ok((head, client)) => self.publish(&head, client, &parts.headers, &mut body, &id).await,
-            Err(failure) if parts.headers.contains_key(IDEMPOTENCY_KEY) => Err(failure.undecided()),
+            Ok((head, client)) => {
+                let charged = client.clone();
+                let body = Charged::new(&mut body, &self.0.clients, charged.as_ref());
+                self.publish(&head, client, &parts.headers, body, &id).await
+            }
+            Err(failure)
+                if parts.headers.contains_key(IDEMPOTENCY_KEY) || self.0.config.deduped() == Dedupe::EventId =>
+            {
+                Err(failure.undecided())
+            }
             Err(failure) => Err(failure),
         };
         let answer = answered.unwrap_or_else(|failure| Answer::problem(&failure, &id));
@@ -196,14 +209,20 @@ impl Gateway {
                 "the host of the request is not this machine: use localhost, or set tokens_file or insecure_no_auth";
             return Err(Failure::new(Problem::HostNotLocal, why));
         }
-        let client = self.client(&parts.headers)?;
+        let client = self.client(&parts.headers, parts.extensions.get())?;
+        self.0.clients.count_request(client.as_ref())?;
         let head = Head::read(parts, &self.0.config, &self.0.rules, client.as_ref())?;
         Ok((head, client))
     }
 
     /// Returns the client of a request. `None` if every client is accepted.
-    pub(super) fn client(&self, headers: &HeaderMap) -> Result<Option<Principal>, Failure> {
-        self.0.clients.find(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))
+    pub(super) fn client(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&Arc<CertificateNames>>,
+    ) -> Result<Option<Principal>, Failure> {
+        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        self.0.clients.find(authorization, certificate.map(|names| &**names))
     }
 
     /// Returns the options.
@@ -214,6 +233,11 @@ impl Gateway {
     /// Returns the producer.
     pub fn producer(&self) -> &KafkaProducer {
         &self.0.producer
+    }
+
+    /// Returns the folder of the producer's spool, if it has one.
+    pub(super) fn spool_dir(&self) -> Option<&Path> {
+        self.0.spool_dir.as_deref()
     }
 
     /// Returns the number of answered requests.
@@ -246,6 +270,22 @@ impl Gateway {
         };
     }
 
+    /// Reports the window of repeated requests, and warns once it is shortened.
+    fn report_window(&self) {
+        let now = Instant::now();
+        let mut dedupe = self.0.dedupe.lock();
+        let (window, shortened) = (dedupe.window(now), dedupe.shortened_window(now));
+        drop(dedupe);
+        metrics::dedupe_window(window);
+        if let Some(window) = shortened {
+            tracing::warn!(
+                ?window,
+                "keys of requests have no room, and repeated requests are recognized for a shorter time: raise \
+                 dedupe_max_keys and dedupe_max_bytes"
+            );
+        }
+    }
+
     /// Keeps the producer's state fresh until the service has ended.
     pub(super) async fn watch_producer(
         self,
@@ -262,7 +302,7 @@ impl Gateway {
             }
             self.sample();
             metrics::body_bytes(self.0.budget.used());
-            metrics::dedupe_window(self.0.dedupe.lock().window(Instant::now()));
+            self.report_window();
             until_upkeep -= 1;
             if until_upkeep == 0 {
                 until_upkeep = UPKEEP;
@@ -319,7 +359,9 @@ fn response(answer: Answer, share: Share, request_id: &str) -> Response<Full<Byt
         headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     if answer.status == StatusCode::UNAUTHORIZED.as_u16() {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        for scheme in ["Bearer", "Basic realm=\"courier serve\""] {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        }
     }
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert("x-request-id", id);

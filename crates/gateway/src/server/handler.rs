@@ -28,7 +28,7 @@ impl Handler {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match self {
             Self::Events(gateway) => gateway.answer_own(request).await,
-            Self::Management(management) => management.answer(&request),
+            Self::Management(management) => management.answer(request).await,
         }
     }
 }

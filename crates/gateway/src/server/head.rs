@@ -9,7 +9,7 @@ use kafka_courier::events::TraceContext;
 use uuid::Uuid;
 
 use crate::limits::dedupe::MAX_KEY;
-use crate::options::GatewayConfig;
+use crate::options::{Dedupe, GatewayConfig};
 use crate::shapes::ack::{Ack, AckRules};
 use crate::shapes::content::{Encoding, Shape};
 use crate::shapes::failure::Failure;
@@ -99,8 +99,8 @@ fn idempotency_key(headers: &HeaderMap, config: &GatewayConfig) -> Result<Option
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let key = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    if config.dedupe_window.is_zero() {
-        return Err(Failure::new(Problem::BadRequest, "idempotency-key is switched off (dedupe_window)"));
+    if config.deduped() == Dedupe::Off {
+        return Err(Failure::new(Problem::BadRequest, "idempotency-key is switched off (dedupe, dedupe_window)"));
     }
     if key.is_empty() || key.len() > MAX_KEY {
         let why = format!("idempotency-key: expected 1 to {MAX_KEY} printable ASCII characters");

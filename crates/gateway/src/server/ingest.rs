@@ -1,34 +1,31 @@
 //! From the head of a request to its answer: the body, the records, their verdicts.
 //!
 //! Rules:
-//! - A request with a key is published in a task: a client that hangs up and repeats the request finds the first answer. An
-//!   event that fails after the client has left has a dead letter.
 //! - A body of NDJSON without a key is read as fast as its events are accepted.
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use hyper::HeaderMap;
 use hyper::body::Body;
 use hyper::header::CONTENT_TYPE;
+use kafka_courier::events::SystemStamper;
 use sha2::{Digest, Sha256};
-use tokio::sync::{oneshot, watch};
-use tokio::time::timeout_at;
 
 use super::body::{BodyReader, bodies_full, read_whole};
-use super::gateway::{Gateway, Waiter};
+use super::gateway::Gateway;
 use super::head::{Head, text};
+use super::keyed::{Keyed, KeyedRequest};
 use super::publisher::Publisher;
 use crate::limits::budget::Share;
-use crate::limits::dedupe::{Begun, DedupeKey, PayloadDigest, is_remembered};
+use crate::limits::dedupe::{DedupeKey, PayloadDigest, shortened};
 use crate::shapes::ack::Ack;
 use crate::shapes::answer::Answer;
 use crate::shapes::content::Shape;
 use crate::shapes::event::{self, Events, too_many};
 use crate::shapes::failure::Failure;
+use crate::shapes::key_stamper::KeyStamper;
 use crate::shapes::ndjson::Lines;
 use crate::shapes::principal::Principal;
 use crate::shapes::problem::Problem;
@@ -37,12 +34,12 @@ use crate::shapes::route::Route;
 use crate::shapes::{cloudevents, raw};
 
 /// The events of a request whose body was read.
-struct Work {
+pub(super) struct Work {
     events: Events,
     client: Option<Principal>,
     asked: Option<Ack>,
-    until: Instant,
-    request_id: String,
+    pub(super) until: Instant,
+    pub(super) request_id: String,
     /// The memory of the body, until the events are accepted.
     share: Share,
 }
@@ -60,32 +57,55 @@ impl Gateway {
     where
         B::Error: Display,
     {
-        if head.key.is_none() {
+        // An earlier request with the same key may have written these events.
+        let may_have_key = self.may_have_key(head);
+        if !may_have_key {
             self.refusal().map_or(Ok(()), Err)?;
         }
         let topic_of = |event_type: &str| self.0.producer.topic_for(event_type);
         let (max_depth, max_events) = (self.0.config.max_json_depth, self.0.config.max_events);
-        let reading = Reading { topic_of: &topic_of, context: &head.context, max_depth, max_events };
+        let needs_source = may_have_key && head.key.is_none();
+        let (context, stamper) = (&head.context, &SystemStamper);
+        let reading = Reading { topic_of: &topic_of, context, max_depth, max_events, stamper, needs_source };
         if head.shape == Shape::Ndjson && head.key.is_none() {
             return self.publish_lines(head, client.as_ref(), body, reading, id).await;
         }
-        let read = read_whole(body, head, &self.0.config, &self.0.budget).await;
-        // An earlier request with the key may have written these events.
-        let undecided = |failure: Failure| if head.key.is_some() { failure.undecided() } else { failure };
-        let (body, share) = read.map_err(undecided)?;
+        let undecided = |failure: Failure| if may_have_key { failure.undecided() } else { failure };
+        let (body, share) = read_whole(body, head, &self.0.config, &self.0.budget).await.map_err(undecided)?;
         let until = Instant::now() + head.timeout;
-        let key = head.key.clone().map(|key| {
-            let client = client.as_ref().map(|client| client.name.clone());
-            (DedupeKey { client, key }, digest(head, headers, &body))
-        });
-        let events = read_events(head, headers, body, reading)
-            .and_then(|events| self.check_array(head, client.as_ref(), events))
-            .map_err(undecided)?;
+        let read = self.read_keyed(head, client.as_ref(), headers, body, reading);
+        let (events, keyed) = read.map_err(undecided)?;
         let work = Work { events, client, asked: head.query.ack, until, request_id: id.to_owned(), share };
-        match key {
-            None => Ok(self.run(work, std::future::pending()).await),
-            Some((key, digest)) => self.publish_once(key, digest, work).await,
+        match (keyed, self.refusal().filter(|_| may_have_key)) {
+            (Some(keyed), _) => self.publish_once(keyed, work).await,
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(self.run(work, None, std::future::pending()).await),
         }
+    }
+
+    /// Reads the events of a whole body, and the key of the request.
+    fn read_keyed(
+        &self,
+        head: &Head,
+        client: Option<&Principal>,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+        reading: Reading<'_>,
+    ) -> Result<(Events, Option<Keyed>), Failure> {
+        let may_have_key = head.key.is_some() || reading.needs_source;
+        // The digest reads the whole body, which other requests need not pay for.
+        let payload = if may_have_key { digest(head, headers, &body) } else { PayloadDigest::default() };
+        let name = client.map(|client| client.name.as_str());
+        let named = head.key.as_deref().map(|key| self.keyed(DedupeKey::of_header(name, key), payload));
+        let key_stamper = named.map(|keyed| KeyStamper::new(keyed.key.0, keyed.at_ms));
+        let reading = match &key_stamper {
+            Some(stamper) => Reading { stamper, ..reading },
+            None => reading,
+        };
+        let events = read_events(head, headers, body, reading)?;
+        let events = self.check_array(head, client, events)?;
+        let keyed = named.or_else(|| Some(self.keyed(event_key(name, &events)?, payload)));
+        Ok((events, keyed))
     }
 
     /// Checks the rights for every event of an array, so that none is published if one is refused.
@@ -103,60 +123,38 @@ impl Gateway {
         }
     }
 
-    /// Publishes the events of a request with a key, unless another request with the key has published them.
-    async fn publish_once(&self, key: DedupeKey, digest: PayloadDigest, work: Work) -> Result<Answer, Failure> {
-        let (sender, waiter) = watch::channel(None);
-        let begun = self.0.dedupe.lock().begin(&key, digest, Instant::now(), waiter);
-        match begun {
-            Begun::New => {
-                if let Some(failure) = self.refusal() {
-                    self.0.dedupe.lock().finish(&key, None, Instant::now());
-                    return Err(failure);
-                }
-                let request_id = work.request_id.clone();
-                let begun = BegunKey { gateway: self.clone(), key, answer: sender, request_id, is_finished: false };
-                let gateway = self.clone();
-                // Dropped with this future, when the client leaves.
-                let (client, client_left) = oneshot::channel::<()>();
-                let task = tokio::spawn(async move {
-                    let answer = Arc::new(gateway.run(work, client_left.map(drop)).await);
-                    begun.finish(&answer);
-                    Arc::unwrap_or_clone(answer)
-                });
-                // The task ends without an answer if its runtime ends.
-                let answer = task.await.map_err(|error| Failure::new(Problem::Unknown, error.to_string()));
-                drop(client);
-                answer
-            }
-            Begun::Answered(first) => Ok(repeated(&first)),
-            Begun::UnderWay(waiter) => joined(waiter, work.until).await,
-            Begun::OtherPayload => {
-                let why =
-                    "idempotency-key: another request had this key and another payload: use a new key for each request";
-                Err(Failure::new(Problem::KeyReused, why))
-            }
-        }
-    }
-
     /// Publishes events, and waits for their verdicts.
-    async fn run(&self, work: Work, client_left: impl Future<Output = ()>) -> Answer {
+    pub(super) async fn run(
+        &self,
+        work: Work,
+        request: Option<KeyedRequest>,
+        client_left: impl Future<Output = ()>,
+    ) -> Answer {
         let Work { events, client, asked, until, request_id, share } = work;
         let mut publisher = self.publisher(client.as_ref(), asked);
         let (events, is_one) = match events {
             Events::One(record) => (vec![Ok(record)], true),
             Events::Array(events) => (events, false),
         };
-        for event in events {
-            match event {
-                Ok(record) => publisher.publish(record, until).await,
-                Err(failure) => publisher.fail(failure),
+        let count = events.len();
+        for (index, event) in events.into_iter().enumerate() {
+            let stored = request.as_ref().and_then(|request| request.stored(index));
+            let key = request.as_ref().and_then(|request| request.key(index, count));
+            match (event, stored) {
+                (Ok(record), Some(stored)) => publisher.resume(record, stored),
+                (Ok(record), None) => publisher.publish(record, until, key.as_ref()).await,
+                (Err(failure), _) => publisher.fail(failure),
             }
         }
         drop(share);
         let results = publisher.finish(until, client_left).await;
-        match results.first().filter(|_| is_one) {
+        let answer = match results.first().filter(|_| is_one) {
             Some(only) => Answer::one(only, &request_id),
             None => Answer::many(&results, None, &request_id),
+        };
+        match request.is_some_and(|request| request.is_stored(count)) {
+            true => answer.repeated(),
+            false => answer,
         }
     }
 
@@ -183,7 +181,10 @@ impl Gateway {
                 biased;
                 // The gateway has the sender.
                 _ = closing.wait_for(|is_closing| *is_closing) => break Some(closes()),
-                part = reader.next() => part,
+                part = async {
+                    self.wait_for_rate(client, &mut reader).await;
+                    reader.next().await
+                } => part,
             };
             let part = match part {
                 Ok(part) => part,
@@ -209,64 +210,25 @@ impl Gateway {
         Ok(Answer::many(&results, stopped.as_ref(), id))
     }
 
+    /// Waits until the client has paid for the bytes of its bodies.
+    async fn wait_for_rate<B: Body<Data = Bytes> + Unpin>(&self, client: Option<&Principal>, reader: &mut BodyReader<B>)
+    where
+        B::Error: Display,
+    {
+        let owed = self.0.clients.count_bytes(client, 0);
+        if !owed.is_zero() {
+            tokio::time::sleep(owed).await;
+            reader.paused(owed);
+        }
+    }
+
     fn publisher<'a>(&'a self, client: Option<&'a Principal>, asked: Option<Ack>) -> Publisher<'a> {
         Publisher::new(&self.0.producer, &self.0.rules, client, asked)
     }
 }
 
-/// A key whose request is under way. The events of a key that is dropped without an answer may be written.
-struct BegunKey {
-    gateway: Gateway,
-    key: DedupeKey,
-    answer: watch::Sender<Option<Arc<Answer>>>,
-    request_id: String,
-    is_finished: bool,
-}
-
-impl BegunKey {
-    fn finish(mut self, answer: &Arc<Answer>) {
-        self.is_finished = true;
-        self.settle(answer);
-    }
-
-    fn settle(&self, answer: &Arc<Answer>) {
-        let remembered = Some(answer.clone()).filter(|answer| is_remembered(answer));
-        self.gateway.0.dedupe.lock().finish(&self.key, remembered, Instant::now());
-        self.answer.send_replace(Some(answer.clone()));
-    }
-}
-
-impl Drop for BegunKey {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            self.settle(&Arc::new(Answer::problem(&Failure::no_verdict(), &self.request_id)));
-        }
-    }
-}
-
-/// Waits for the answer to the first request with a key.
-async fn joined(mut waiter: Waiter, until: Instant) -> Result<Answer, Failure> {
-    let first = timeout_at(until.into(), waiter.wait_for(Option::is_some)).await;
-    match first {
-        Ok(Ok(first)) => match &*first {
-            Some(first) => Ok(repeated(first)),
-            None => Err(under_way()),
-        },
-        _ => Err(under_way()),
-    }
-}
-
 fn closes() -> Failure {
     Failure::new(Problem::Closing, "the service ends: send the rest of the events to another instance")
-}
-
-fn under_way() -> Failure {
-    let why = "idempotency-key: the first request with this key has no answer yet: repeat the request later";
-    Failure::new(Problem::KeyUnderWay, why).undecided()
-}
-
-fn repeated(first: &Answer) -> Answer {
-    Answer { is_repeated: true, counts: (0, 0), ..first.clone() }
 }
 
 /// Reads the events of a whole body.
@@ -320,7 +282,7 @@ async fn publish_ready(
             return Err(too_many(reading.max_events));
         }
         match event::read_one(line, reading) {
-            Ok(record) => publisher.publish(record, Instant::now() + timeout).await,
+            Ok(record) => publisher.publish(record, Instant::now() + timeout, None).await,
             Err(failure) => publisher.fail(failure.at_line(lines.number())),
         }
     }
@@ -347,7 +309,13 @@ fn digest(head: &Head, headers: &HeaderMap, body: &[u8]) -> PayloadDigest {
         add(value);
     });
     add(body);
-    hash.finalize().into()
+    shortened(hash)
+}
+
+/// Returns the key of a request with one event, if the event has one.
+fn event_key(client: Option<&str>, events: &Events) -> Option<DedupeKey> {
+    let Events::One(OutRecord { id: Some(id), source: Some(source), .. }) = events else { return None };
+    Some(DedupeKey::of_event(client, source, id))
 }
 
 fn is_of_record(name: &str) -> bool {
@@ -356,26 +324,4 @@ fn is_of_record(name: &str) -> bool {
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use kafka_courier::{KafkaConfig, KafkaProducer};
-
-    use super::*;
-    use crate::options::GatewayConfig;
-
-    #[tokio::test]
-    async fn dropped_key_stays_in_doubt() {
-        let kafka = KafkaConfig::default();
-        let producer = KafkaProducer::build(kafka.clone()).unwrap();
-        let gateway = Gateway::new(producer, &kafka, GatewayConfig::default()).unwrap();
-        let key = DedupeKey { client: None, key: "k-1".to_owned() };
-        let begin = |waiter| gateway.0.dedupe.lock().begin(&key, [1; 32], Instant::now(), waiter);
-        let (answer, waiter) = watch::channel(None);
-        assert!(matches!(begin(waiter.clone()), Begun::New));
-        let (gateway, key, request_id) = (gateway.clone(), key.clone(), "r-1".to_owned());
-        drop(BegunKey { gateway, key, answer, request_id, is_finished: false });
-        assert!(matches!(begin(waiter), Begun::Answered(first) if first.status == 504));
-    }
 }

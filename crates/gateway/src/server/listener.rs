@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::handler::Handler;
-use super::tls::ServerTls;
+use super::tls::{ServerTls, client_names};
 use super::{Phase, ServeError, connection, metrics, reached};
 use crate::options::GatewayConfig;
 
@@ -129,9 +129,12 @@ struct NewConnection {
 impl NewConnection {
     async fn serve(self, stream: TcpStream) {
         let Self { handler, tls, config, phase } = self;
-        let Some(tls) = tls else { return connection::serve(stream, handler, config, phase).await };
+        let Some(tls) = tls else { return connection::serve(stream, None, handler, config, phase).await };
         match tokio::time::timeout(config.head_timeout, tls.accept(stream)).await {
-            Ok(Ok(stream)) => connection::serve(stream, handler, config, phase).await,
+            Ok(Ok(stream)) => {
+                let client = client_names(&stream);
+                connection::serve(stream, client, handler, config, phase).await;
+            }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake timed out"),
         }

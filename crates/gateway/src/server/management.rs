@@ -1,18 +1,19 @@
-//! Probes, metrics and statistics.
+//! Probes, metrics, statistics, and the routes of operators.
 //!
 //! Rules:
 //! - `/livez` never depends on Kafka: a restart does not bring a broker back.
 //! - `/readyz` says whether the service accepts events, not whether Kafka is there.
-//! - Only probes and metrics are open to other machines. A request for the rest names this machine as its host, so that no page
-//!   of another site reaches it (DNS rebinding).
+//! - Only probes and metrics are open to other machines. A request for the rest has a token, or names this machine as its host,
+//!   so that no page of another site reaches it (DNS rebinding).
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::body::Body;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use kafka_courier::{Reachability, Stats};
 use tokio::sync::watch;
 
@@ -20,6 +21,7 @@ use super::Phase;
 use super::gateway::Gateway;
 use super::local_host::is_local;
 use super::metrics::MetricsText;
+use super::operator::{Operator, OperatorFailure, is_operator_path};
 use crate::shapes::openapi;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -33,6 +35,7 @@ pub(super) struct Management {
     metrics: MetricsText,
     phase: watch::Receiver<Phase>,
     address: SocketAddr,
+    operator: Operator,
 }
 
 impl Management {
@@ -42,10 +45,23 @@ impl Management {
         phase: watch::Receiver<Phase>,
         address: SocketAddr,
     ) -> Self {
-        Self { gateway, metrics, phase, address }
+        let operator = Operator::new(gateway.clone(), phase.clone());
+        Self { gateway, metrics, phase, address, operator }
     }
 
-    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(super) async fn answer<B: Body<Data = Bytes>>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B::Error: Display + Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match is_operator_path(request.uri().path()) {
+            true if !self.may_manage(&request) => OperatorFailure::NoRight.response(),
+            true => self.operator.answer(request).await,
+            false => self.read(&request),
+        }
+    }
+
+    /// Answers a request that only reads.
+    fn read<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "these routes have the method GET\n".to_owned());
         }
@@ -54,8 +70,7 @@ impl Management {
             "/readyz" => self.ready(request.uri().query() == Some("verbose")),
             "/metrics" => answer(StatusCode::OK, METRICS, self.metrics.render()),
             "/stats" | "/openapi.json" if !self.may_manage(request) => {
-                let why = "this route needs a token with the right manage, or a loopback address and a host such as localhost\n";
-                answer(StatusCode::FORBIDDEN, TEXT, why.to_owned())
+                answer(StatusCode::FORBIDDEN, TEXT, format!("{}\n", OperatorFailure::NoRight))
             }
             "/stats" => self.stats(),
             "/openapi.json" => answer(StatusCode::OK, "application/json", format!("{}\n", openapi::document())),
@@ -65,8 +80,15 @@ impl Management {
 
     fn may_manage<B>(&self, request: &Request<B>) -> bool {
         let is_local = self.address.ip().is_loopback() && is_local(request.uri(), request.headers());
-        let has_right = || matches!(self.gateway.client(request.headers()), Ok(Some(client)) if client.may_manage);
-        is_local || has_right()
+        is_local || self.has_token(request.headers())
+    }
+
+    /// Returns whether a request has the token of operators, or that of a client with the right.
+    fn has_token(&self, headers: &HeaderMap) -> bool {
+        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let is_operator =
+            authorization.is_some_and(|header| self.gateway.config().management_token.is_proved_by(header));
+        is_operator || matches!(self.gateway.client(headers, None), Ok(Some(client)) if client.may_manage)
     }
 
     fn ready(&self, is_verbose: bool) -> Response<Full<Bytes>> {

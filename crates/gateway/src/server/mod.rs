@@ -6,16 +6,20 @@
 //! - The end loses no accepted event: the producer closes after the last request.
 
 mod body;
+mod charged;
 mod clients;
 mod connection;
 mod gateway;
 mod handler;
 mod head;
 mod ingest;
+mod keyed;
 mod listener;
 mod local_host;
 mod management;
 pub(crate) mod metrics;
+mod once;
+mod operator;
 mod publisher;
 mod tls;
 mod watched;

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use kafka_courier::{AwaitedDelivery, Header, KafkaProducer, ProducerRecord, PublishError, Stored};
+use kafka_courier::{
+    AwaitedDelivery, Header, KafkaProducer, ProducerRecord, PublishError, RequestKey, Stored, StoredRequestEvent,
+};
 use tokio::time::timeout_at;
 
 use crate::shapes::ack::{Ack, AckRules};
@@ -79,17 +81,27 @@ impl<'a> Publisher<'a> {
         self.push(None, "".into(), Step::Decided(Verdict::Failed(failure)));
     }
 
-    /// Publishes a record. Waits for room until `until`.
-    pub(super) async fn publish(&mut self, record: OutRecord, until: Instant) {
+    /// Publishes a record. Waits for room until `until`. The spool stores the key of the request with the record.
+    pub(super) async fn publish(&mut self, record: OutRecord, until: Instant, key: Option<&RequestKey>) {
         let step = match self.is_blocked {
             true => {
                 let why = "an earlier event of the request was not accepted: send the request's failed events again";
                 Step::Decided(Verdict::Failed(Failure::new(Problem::NotTried, why)))
             }
-            false => self.accept(&record, until).await.unwrap_or_else(|failure| {
+            false => self.accept(&record, until, key).await.unwrap_or_else(|failure| {
                 self.is_blocked = failure.problem.is_retriable();
                 Step::Decided(Verdict::Failed(failure))
             }),
+        };
+        self.push(record.id, record.topic, step);
+    }
+
+    /// Takes over a record that an earlier process stored in the spool. It is not published again.
+    pub(super) fn resume(&mut self, record: OutRecord, stored: &StoredRequestEvent) {
+        let step = match (self.check(&record), stored.delivery()) {
+            (Err(failure), _) => Step::Decided(Verdict::Failed(failure)),
+            (Ok(Ack::Broker), Some(delivery)) => Step::Delivering(delivery),
+            (Ok(_), _) => Step::Decided(Verdict::Stored { topic: record.topic.clone() }),
         };
         self.push(record.id, record.topic, step);
     }
@@ -109,7 +121,7 @@ impl<'a> Publisher<'a> {
         self.rules.choose(&record.topic, self.asked, self.client.and_then(|client| client.floor))
     }
 
-    async fn accept(&self, record: &OutRecord, until: Instant) -> Result<Step, Failure> {
+    async fn accept(&self, record: &OutRecord, until: Instant, key: Option<&RequestKey>) -> Result<Step, Failure> {
         let ack = self.check(record)?;
         let headers: Vec<Header<'_>> =
             record.headers.iter().map(|(key, value)| Header { key, value: Some(value) }).collect();
@@ -122,10 +134,10 @@ impl<'a> Publisher<'a> {
             timestamp: None,
         };
         if ack == Ack::Memory {
-            in_time(until, self.producer.send(&out)).await?.detach();
+            in_time(until, self.producer.send_keyed(&out, key)).await?.detach();
             return Ok(Step::Decided(Verdict::Accepted { topic: record.topic.clone() }));
         }
-        let delivery = in_time(until, self.producer.send_awaited(&out)).await?;
+        let delivery = in_time(until, self.producer.send_awaited_keyed(&out, key)).await?;
         Ok(match ack {
             Ack::Disk => Step::Storing(delivery.stored(), delivery),
             _ => Step::Delivering(delivery),

@@ -3,7 +3,7 @@
 //! Rules:
 //! - Changed files are loaded as a whole or not at all. Files that are invalid, or do not fit each other yet, change nothing.
 //! - Files are read again until they are valid, also if they have not changed. One warning stands for equal failures.
-//! - Open connections keep their certificate.
+//! - Open connections keep their certificates.
 //! - An error names the file, and shows no part of it.
 
 use std::fs;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -25,11 +25,16 @@ use zeroize::Zeroizing;
 
 use super::ServeError;
 use crate::options::GatewayConfig;
+use crate::shapes::certificate::CertificateNames;
 
 /// The TLS of a listener.
 pub(super) struct ServerTls {
-    acceptor: TlsAcceptor,
-    files: Arc<CertificateFiles>,
+    files: TlsFiles,
+    provider: Arc<CryptoProvider>,
+    /// The TLS of new connections.
+    acceptor: RwLock<TlsAcceptor>,
+    /// The last reads.
+    seen: Mutex<Seen>,
 }
 
 impl std::fmt::Debug for ServerTls {
@@ -38,15 +43,20 @@ impl std::fmt::Debug for ServerTls {
     }
 }
 
-/// The files of the certificate, and the certificate that new connections get.
+/// The files of a listener's TLS.
 #[derive(Debug)]
-struct CertificateFiles {
+struct TlsFiles {
     certificate: PathBuf,
     key: PathBuf,
-    provider: Arc<CryptoProvider>,
-    current: RwLock<Arc<CertifiedKey>>,
-    /// The last reads.
-    seen: Mutex<Seen>,
+    clients: Option<ClientAuthority>,
+}
+
+/// The authorities of clients' certificates.
+#[derive(Debug)]
+struct ClientAuthority {
+    file: PathBuf,
+    /// Whether a client without a certificate may connect, because it may have a token.
+    is_optional: bool,
 }
 
 #[derive(Debug)]
@@ -57,13 +67,7 @@ struct Seen {
     error: Option<String>,
 }
 
-type FileStates = [Option<(SystemTime, u64)>; 2];
-
-impl ResolvesServerCert for CertificateFiles {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.read().clone())
-    }
-}
+type FileStates = [Option<(SystemTime, u64)>; 3];
 
 impl ServerTls {
     /// Reads the files. `None` if the options name none.
@@ -71,62 +75,111 @@ impl ServerTls {
         if config.tls_certificate.is_empty() {
             return Ok(None);
         }
-        let failed = |why| ServeError::File { option: "tls_certificate, tls_key", why };
+        let failed = |why| ServeError::File { option: "tls_certificate, tls_key, tls_client_ca", why };
         let provider = kafka_courier::tls_provider().map_err(failed)?;
-        let (certificate, key) = (PathBuf::from(&config.tls_certificate), PathBuf::from(&config.tls_key));
-        let seen = Mutex::new(Seen { states: states(&certificate, &key), error: None });
-        let current = RwLock::new(Arc::new(read(&certificate, &key, &provider).map_err(failed)?));
-        let files = Arc::new(CertificateFiles { certificate, key, provider: provider.clone(), current, seen });
-        let builder = ServerConfig::builder_with_provider(provider);
-        let versions = builder.with_safe_default_protocol_versions().map_err(|error| failed(error.to_string()))?;
-        let mut server = versions.with_no_client_auth().with_cert_resolver(files.clone());
-        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Some(Arc::new(Self { acceptor: TlsAcceptor::from(Arc::new(server)), files })))
+        let clients = (!config.tls_client_ca.is_empty()).then(|| ClientAuthority {
+            file: PathBuf::from(&config.tls_client_ca),
+            is_optional: !config.tokens_file.is_empty(),
+        });
+        let files = TlsFiles {
+            certificate: PathBuf::from(&config.tls_certificate),
+            key: PathBuf::from(&config.tls_key),
+            clients,
+        };
+        let seen = Mutex::new(Seen { states: files.states(), error: None });
+        let acceptor = RwLock::new(files.read(&provider).map_err(failed)?);
+        Ok(Some(Arc::new(Self { files, provider, acceptor, seen })))
     }
 
     /// Does the handshake of a connection.
     pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        self.acceptor.accept(stream).await
+        let acceptor = self.acceptor.read().clone();
+        acceptor.accept(stream).await
     }
 
     /// Reads the files again if they have changed. Blocks.
     pub(super) fn reload(&self) {
-        let CertificateFiles { certificate, key, provider, current, seen } = &*self.files;
-        let now = states(certificate, key);
-        let mut seen = seen.lock();
+        let now = self.files.states();
+        let mut seen = self.seen.lock();
         if seen.states == now {
             seen.error = None;
             return;
         }
-        match read(certificate, key, provider) {
+        match self.files.read(&self.provider) {
             Ok(changed) => {
-                *current.write() = Arc::new(changed);
+                *self.acceptor.write() = changed;
                 *seen = Seen { states: now, error: None };
-                tracing::info!(certificate = %certificate.display(), "certificate changed");
+                tracing::info!(certificate = %self.files.certificate.display(), "certificates changed");
             }
             Err(error) if seen.error.as_ref() == Some(&error) => {}
             Err(error) => {
-                tracing::warn!(error, "tls_certificate is invalid, and the former certificate stays");
+                tracing::warn!(error, "the files of TLS are invalid, and the former certificates stay");
                 seen.error = Some(error);
             }
         }
     }
 }
 
-fn states(certificate: &Path, key: &Path) -> FileStates {
-    [certificate, key].map(|path| {
-        let metadata = fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    })
+impl TlsFiles {
+    fn states(&self) -> FileStates {
+        let clients = self.clients.as_ref().map(|clients| &clients.file);
+        [Some(&self.certificate), Some(&self.key), clients].map(|path| {
+            let metadata = fs::metadata(path?).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        })
+    }
+
+    /// Reads all files, and checks that certificate and key fit each other. No session of the former files is resumed.
+    fn read(&self, provider: &Arc<CryptoProvider>) -> Result<TlsAcceptor, String> {
+        let pair = read_pair(&self.certificate, &self.key, provider)?;
+        let builder = ServerConfig::builder_with_provider(provider.clone());
+        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+        let builder = match &self.clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let roots = Arc::new(read_roots(&clients.file)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+                let verifier = if clients.is_optional { verifier.allow_unauthenticated() } else { verifier };
+                let built = verifier.build().map_err(|error| format!("{}: {error}", clients.file.display()));
+                builder.with_client_cert_verifier(built?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// Returns the names in the verified certificate of a client, if it has shown one.
+pub(super) fn client_names(stream: &TlsStream<TcpStream>) -> Option<Arc<CertificateNames>> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    CertificateNames::read(certificate).map(Arc::new)
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Reads the certificates of a file.
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes_of(path)?).collect();
+    let read = read.ok().filter(|read| !read.is_empty());
+    read.ok_or_else(|| format!("{}: holds no certificate in PEM", path.display()))
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        let added = roots.add(certificate);
+        added.map_err(|_| format!("{}: holds a certificate that is no authority's", path.display()))?;
+    }
+    Ok(roots)
 }
 
 /// Reads certificate and key, and checks that they fit each other.
-fn read(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
-    let bytes = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(&bytes(certificate)?).collect();
-    let chain = chain.ok().filter(|chain| !chain.is_empty());
-    let chain = chain.ok_or_else(|| format!("{}: holds no certificate in PEM", certificate.display()))?;
-    let pem = Zeroizing::new(bytes(key)?);
+fn read_pair(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let chain = read_certificates(certificate)?;
+    let pem = Zeroizing::new(bytes_of(key)?);
     let no_key = || format!("{}: holds no private key in PEM that is not encrypted", key.display());
     let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| no_key())?;
     // The error of rustls may show a part of the key.

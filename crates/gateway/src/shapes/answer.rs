@@ -160,12 +160,12 @@ impl Answer {
             verdict: outcome(failure),
             index: failure.index,
             dead_letter: failure.dead_letter.as_deref(),
-            retry_after: problem.retry_after(),
+            retry_after: failure.retry_after(),
             request_id,
             events,
         };
         let allow = (problem == Problem::MethodNotAllowed).then_some("POST");
-        let retry_after = problem.retry_after();
+        let retry_after = failure.retry_after();
         let (body, counts, has_dead_letter) = (json(&body), (0, failed), failure.dead_letter.is_some());
         Self { status, content_type: PROBLEM, retry_after, allow, body, counts, is_repeated: false, has_dead_letter }
     }
@@ -191,7 +191,7 @@ impl Answer {
         if status >= 400 {
             let failures = results.iter().filter_map(|result| result.verdict.failure()).chain(stopped);
             if let Some(failure) = failures.clone().find(|failure| failure.problem.status() == status) {
-                let retry_after = failures.filter_map(|failure| failure.problem.retry_after()).max();
+                let retry_after = failures.filter_map(Failure::retry_after).max();
                 let answer = Self::with_problem(status, failure, Some(events), request_id);
                 let is_retriable = failure.problem.is_retriable();
                 let retry_after = retry_after.filter(|_| is_retriable);
@@ -203,6 +203,12 @@ impl Answer {
         });
         let body = json(&EventsBody { succeeded: counts.0, failed: counts.1, events, stopped });
         Self { has_dead_letter, ..Self::success(status, body, counts) }
+    }
+
+    /// Returns the answer for a repeated request. Its events are not counted again.
+    #[must_use]
+    pub(crate) fn repeated(self) -> Self {
+        Self { is_repeated: true, counts: (0, 0), ..self }
     }
 
     fn success(status: u16, body: Vec<u8>, counts: (usize, usize)) -> Self {

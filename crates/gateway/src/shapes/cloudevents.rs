@@ -98,7 +98,7 @@ fn record(attributes: &Attributes, reading: Reading<'_>) -> Result<OutRecord, Fa
         "1.0" => {}
         other => return Err(invalid(&format!("specversion is {:?}, expected 1.0", super::query::shortened(other)))),
     }
-    let (id, event_type, _) = (required("id")?, required("type")?, required("source")?);
+    let (id, event_type, source) = (required("id")?, required("type")?, required("source")?);
     if id.len() > MAX_EVENT_ID {
         return Err(invalid(&format!("attribute id has more than {MAX_EVENT_ID} bytes")));
     }
@@ -115,6 +115,7 @@ fn record(attributes: &Attributes, reading: Reading<'_>) -> Result<OutRecord, Fa
         value: None,
         headers: event_headers(id, event_type, correlation_id, trace.as_ref()),
         id: Some(id.to_owned()),
+        source: reading.needs_source.then(|| source.to_owned()),
     })
 }
 
@@ -152,6 +153,8 @@ fn invalid(why: &str) -> Failure {
 mod tests {
     use std::sync::Arc;
 
+    use kafka_courier::events::SystemStamper;
+
     use super::*;
     use crate::shapes::record::Context;
 
@@ -161,7 +164,8 @@ mod tests {
 
     fn with_reading<R>(read: impl FnOnce(Reading<'_>) -> R) -> R {
         let context = Context::default();
-        read(Reading { topic_of: &topic_of, context: &context, max_depth: 4, max_events: 1 })
+        let (stamper, needs_source) = (&SystemStamper, true);
+        read(Reading { topic_of: &topic_of, context: &context, max_depth: 4, max_events: 1, stamper, needs_source })
     }
 
     const REQUIRED: [(&str, &str); 4] =

@@ -22,7 +22,7 @@ use super::record::{MAX_EVENT_ID, OutRecord, Reading, event_headers};
 /// [`Problem::NotJson`], [`Problem::NotAnEvent`] or [`Problem::TooDeep`].
 pub fn read_one(json: &[u8], reading: Reading<'_>) -> Result<OutRecord, Failure> {
     depth::check(json, reading.max_depth)?;
-    let mut event = AnyEvent::from_json(json).map_err(|error| not_an_event(&error))?;
+    let mut event = AnyEvent::from_json_with(json, reading.stamper).map_err(|error| not_an_event(&error))?;
     if let Some(correlation_id) = &reading.context.correlation_id {
         event = event.with_default_correlation_id(correlation_id);
     }
@@ -40,7 +40,20 @@ pub fn read_one(json: &[u8], reading: Reading<'_>) -> Result<OutRecord, Failure>
         value: Some(event.as_str().as_bytes().to_vec()),
         headers: event_headers(&id, event.event_type(), event.correlation_id(), event.trace()),
         id: Some(id),
+        source: if reading.needs_source { named_source(json) } else { None },
     })
+}
+
+/// Returns the source of an event that has a source and an id.
+fn named_source(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: Option<String>,
+        source: Option<String>,
+    }
+    let named: Named = serde_json::from_slice(json).ok()?;
+    named.id?;
+    named.source.filter(|source| !source.is_empty())
 }
 
 /// The events of a body.
@@ -147,6 +160,8 @@ fn not_an_event(error: &ParseError) -> Failure {
 mod tests {
     use std::sync::Arc;
 
+    use kafka_courier::events::SystemStamper;
+
     use super::*;
     use crate::shapes::record::Context;
 
@@ -155,7 +170,8 @@ mod tests {
     }
 
     fn reading(context: &Context) -> Reading<'_> {
-        Reading { topic_of: &topic_of, context, max_depth: 4, max_events: 2 }
+        let (stamper, needs_source) = (&SystemStamper, true);
+        Reading { topic_of: &topic_of, context, max_depth: 4, max_events: 2, stamper, needs_source }
     }
 
     fn read(json: &str) -> Result<Events, Failure> {

@@ -25,12 +25,22 @@ pub struct Failure {
     pub line: Option<usize>,
     /// Whether an earlier request with the same key may have written the event.
     pub is_undecided: bool,
+    /// The seconds after which a retry may help, if they differ from those of the problem.
+    pub retry_seconds: Option<u32>,
 }
 
 impl Failure {
     /// Creates a failure without a dead letter.
     pub fn new(problem: Problem, detail: impl Into<String>) -> Self {
-        Self { problem, detail: detail.into(), dead_letter: None, index: None, line: None, is_undecided: false }
+        Self {
+            problem,
+            detail: detail.into(),
+            dead_letter: None,
+            index: None,
+            line: None,
+            is_undecided: false,
+            retry_seconds: None,
+        }
     }
 
     /// Notes that an earlier request with the same key may have written the event.
@@ -38,6 +48,18 @@ impl Failure {
     pub fn undecided(mut self) -> Self {
         self.is_undecided = true;
         self
+    }
+
+    /// Sets the seconds after which a retry may help.
+    #[must_use]
+    pub fn retry_in(mut self, seconds: u32) -> Self {
+        self.retry_seconds = Some(seconds);
+        self
+    }
+
+    /// Returns the seconds after which a retry may help, for a problem with such a time.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.retry_seconds.or(self.problem.retry_after())
     }
 
     /// Sets the place of the event in the request.

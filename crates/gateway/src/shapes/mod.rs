@@ -7,11 +7,14 @@
 
 pub mod ack;
 pub mod answer;
+pub mod certificate;
 pub mod cloudevents;
 pub mod content;
+pub mod dead_letters;
 pub mod depth;
 pub mod event;
 pub mod failure;
+pub(crate) mod key_stamper;
 pub mod ndjson;
 pub mod openapi;
 pub mod percent;

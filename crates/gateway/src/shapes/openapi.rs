@@ -15,18 +15,36 @@ pub fn document() -> Value {
         "info": {
             "title": "courier serve",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Events over HTTP, published to Apache Kafka. Keys of requests (idempotency-key) are known to one \
-                            instance: send a client's requests to one instance, for example by a hash of the key.",
+            "description": "Events over HTTP, published to Apache Kafka. Keys of requests (idempotency-key, or the event's \
+                            source and id) are known to one instance: send a client's requests to one instance, for example \
+                            by a hash of the key.",
         },
         "paths": {
             "/v1/events": { "post": events() },
             "/v1/topics/{topic}": { "post": record() },
+            "/dlq": { "get": operator("listDeadLetters", "List dead letters in the order of their arrival", page(), None) },
+            "/dlq/stats": { "get": operator("countDeadLetters", "Count the dead letters of each store", vec![], None) },
+            "/dlq/purge": { "post": operator("purgeDeadLetters", "Remove dead letters", vec![], Some("Purge")) },
+            "/dlq/replay": { "post": operator("replayDeadLetters", "Publish dead letters again", vec![], Some("Replay")) },
+            "/dlq/{id}": {
+                "get": operator("showDeadLetter", "Show a dead letter", vec![id()], None),
+                "delete": operator("removeDeadLetter", "Remove a dead letter", vec![id()], None),
+            },
+            "/dlq/{id}/replay": {
+                "post": operator("replayDeadLetter", "Publish a dead letter again", vec![id()], Some("Replay")),
+            },
+            "/spool": { "get": operator("countSpool", "Count the events in the spool", vec![], None) },
+            "/spool/events": { "get": operator("listSpool", "List the events in the spool", spool(), None) },
         },
         "components": {
-            "schemas": schemas(),
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+            "schemas": all_schemas(),
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer" },
+                "password": { "type": "http", "scheme": "basic" },
+                "certificate": { "type": "mutualTLS" },
+            },
         },
-        "security": [{}, { "token": [] }],
+        "security": [{}, { "token": [] }, { "password": [] }, { "certificate": [] }],
     })
 }
 
@@ -71,7 +89,94 @@ fn record() -> Value {
     })
 }
 
-/// The parameters of every route.
+fn id() -> Value {
+    json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string", "format": "uuid" } })
+}
+
+fn limit() -> Value {
+    query("limit", "The most results", json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }))
+}
+
+fn page() -> Vec<Value> {
+    let text = || json!({ "type": "string", "minLength": 1 });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    vec![
+        limit(),
+        query("cursor", "The next of an earlier page", text()),
+        query("topic", "The topic of the event", text()),
+        query("event_type", "The type of the event", text()),
+        query("error_code", "Kafka's name of the last error", text()),
+        query("key", "The key of the record", text()),
+        query("reason", "A text in the reason", text()),
+        query("outcome", "Whether the event may be in Kafka", json!({ "enum": ["not_written", "unknown"] })),
+        query("retriable", "Whether the cause is temporary", json!({ "type": "boolean" })),
+        query("since", "The time of the last attempt, or later", time()),
+        query("until", "A time after the last attempt", time()),
+    ]
+}
+
+fn spool() -> Vec<Value> {
+    let offset = query("offset", "Events that the answer leaves out", json!({ "type": "integer", "minimum": 0 }));
+    vec![limit(), offset, query("topic", "The topic of the event", json!({ "type": "string", "minLength": 1 }))]
+}
+
+/// A route of the second listener.
+fn operator(name: &str, summary: &str, parameters: Vec<Value>, body: Option<&str>) -> Value {
+    let problem = json!({ "description": "The request failed", "content": {
+        "application/problem+json": { "schema": { "$ref": "#/components/schemas/OperatorProblem" } } } });
+    let mut operation = json!({
+        "operationId": name,
+        "summary": summary,
+        "description": "On the address of --management.",
+        "parameters": parameters,
+        "responses": {
+            "200": { "description": "The result", "content": { "application/json": { "schema": { "type": "object" } } } },
+            "default": problem,
+        },
+        "security": [{}, { "token": [] }],
+    });
+    if let Some(schema) = body {
+        let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
+        operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+    }
+    operation
+}
+
+fn operator_schemas() -> [(&'static str, Value); 4] {
+    let texts = || json!({ "type": "array", "items": { "type": "string" } });
+    let (switch, time) = (json!({ "type": "boolean" }), json!({ "type": "string", "format": "date-time" }));
+    let selection = json!({ "$ref": "#/components/schemas/Selection" });
+    let object =
+        |properties: Value| json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let criteria = object(json!({
+        "ids": texts(), "topics": texts(), "event_types": texts(), "error_codes": texts(), "keys": texts(),
+        "reason": { "type": "string" },
+        "outcome": { "enum": ["not_written", "unknown"] },
+        "retriable": switch, "since": time, "until": time,
+    }));
+    let replay = object(json!({
+        "all": switch, "selection": selection, "verify": switch, "include_unknown": switch, "force": switch,
+        "out_of_order": switch, "dry_run": switch,
+        "max_replays": { "type": "integer", "minimum": 0 },
+        "rate": { "type": "integer", "minimum": 1 },
+        "limit": { "type": "integer", "minimum": 0 },
+        "to_topic": { "type": "string" },
+    }));
+    let problem = json!({
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": { "type": { "const": "about:blank" }, "title": { "type": "string" },
+            "status": { "type": "integer" }, "detail": { "type": "string" } },
+    });
+    [
+        ("Selection", criteria),
+        ("Purge", object(json!({ "all": switch, "selection": selection }))),
+        ("Replay", replay),
+        ("OperatorProblem", problem),
+    ]
+}
+
+/// The parameters of every route for events.
 fn common() -> Vec<Value> {
     let id = json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$" });
     let key = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$" });
@@ -82,7 +187,7 @@ fn common() -> Vec<Value> {
             "The time from the end of the body to the answer",
             json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m)$" }),
         ),
-        header("idempotency-key", "Names the request, which is published once", key),
+        header("idempotency-key", "Names the request, which is published once by one instance", key),
         header("x-request-id", "The id of the request", id.clone()),
         header("x-correlation-id", "The correlation id of events that have none", id),
         header("traceparent", "The trace of events that have none", json!({ "type": "string" })),
@@ -124,6 +229,14 @@ fn responses(has_many: bool) -> Value {
     }
     responses.insert("431".to_owned(), json!({ "description": "The head of the request is too large" }));
     Value::Object(responses)
+}
+
+fn all_schemas() -> Value {
+    let mut all = schemas();
+    for (name, schema) in operator_schemas() {
+        all[name] = schema;
+    }
+    all
 }
 
 fn schemas() -> Value {
@@ -206,6 +319,7 @@ fn schemas() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::dead_letters::{PageQuery, SpoolQuery, read_purge, read_replay};
     use crate::shapes::query::{Query, QueryOf};
 
     #[test]
@@ -230,6 +344,47 @@ mod tests {
                 let name = parameter["name"].as_str().unwrap();
                 let example = examples.iter().find(|(of, _)| *of == name).map_or("true", |(_, example)| example);
                 Query::parse(&format!("{name}={example}"), of).unwrap_or_else(|failure| panic!("{path}: {failure:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn operator_routes_accept_their_parameters() {
+        let document = document();
+        let examples =
+            [("limit", "5"), ("cursor", "0.1"), ("outcome", "unknown"), ("retriable", "true"), ("offset", "0")];
+        for path in ["/dlq", "/spool/events"] {
+            for parameter in document["paths"][path]["get"]["parameters"].as_array().unwrap() {
+                let name = parameter["name"].as_str().unwrap();
+                let example = examples.iter().find(|(of, _)| *of == name).map(|(_, example)| *example);
+                let time = parameter["schema"]["format"].as_str().map(|_| "2024-01-15T10:00:00Z");
+                let query = format!("{name}={}", example.or(time).unwrap_or("x"));
+                match path {
+                    "/dlq" => drop(PageQuery::parse(&query).unwrap()),
+                    _ => drop(SpoolQuery::parse(&query).unwrap()),
+                }
+            }
+        }
+        for (name, is_replay) in [("Purge", false), ("Replay", true)] {
+            let fields = document["components"]["schemas"][name]["properties"].as_object().unwrap();
+            for (field, schema) in fields {
+                let value = match schema["type"].as_str() {
+                    Some("boolean") => json!(false),
+                    Some("integer") => json!(1),
+                    Some("string") => json!("t"),
+                    _ => json!({}),
+                };
+                let mut body = json!({ "selection": { "topics": ["t"] } });
+                if field != "selection" {
+                    body[field] = value;
+                }
+                let body = body.to_string();
+                let read = if is_replay {
+                    read_replay(body.as_bytes(), None).map(drop)
+                } else {
+                    read_purge(body.as_bytes()).map(drop)
+                };
+                read.unwrap_or_else(|error| panic!("{name}.{field}: {error}"));
             }
         }
     }

@@ -95,6 +95,8 @@ problems! {
     KeyReused = 422 "key-reused";
     /// Kafka rejects the record
     Rejected = 422 "rejected";
+    /// The client sends more than its rate allows
+    RateExceeded = 429 "rate-exceeded", retry after 1 s;
     /// The memory for events is full
     MemoryFull = 503 "memory-full", retry after 1 s;
     /// The memory for bodies of requests is full
@@ -138,9 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn only_503_and_key_are_retriable() {
+    fn only_temporary_problems_are_retriable() {
         for problem in Problem::ALL {
-            let expected = problem.status() == 503 || *problem == Problem::KeyUnderWay;
+            let expected = matches!(problem.status(), 503 | 429) || *problem == Problem::KeyUnderWay;
             assert_eq!(problem.is_retriable(), expected, "{problem:?}");
         }
     }

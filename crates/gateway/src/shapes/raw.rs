@@ -44,6 +44,7 @@ pub fn read<'a>(
         value: (!query.tombstone).then_some(body),
         headers,
         id: None,
+        source: None,
     })
 }
 

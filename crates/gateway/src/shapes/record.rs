@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kafka_courier::events::TraceContext;
+use kafka_courier::events::{Stamper, TraceContext};
 use kafka_courier::headers::{CORRELATION_ID, EVENT_ID, EVENT_TYPE};
 
 /// The longest id of an event in bytes. The answer repeats it.
@@ -23,6 +23,8 @@ pub struct OutRecord {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The event's id, for the answer.
     pub id: Option<String>,
+    /// The source of the event, if the client gave the event its source and its id.
+    pub source: Option<String>,
 }
 
 /// The context that a request gives its events. An event's own values take precedence.
@@ -48,6 +50,10 @@ pub struct Reading<'a> {
     pub max_depth: usize,
     /// The maximum number of events.
     pub max_events: usize,
+    /// Gives events without an id or a time these.
+    pub stamper: &'a dyn Stamper,
+    /// Whether the source of an event is needed, beside its id.
+    pub needs_source: bool,
 }
 
 impl std::fmt::Debug for Reading<'_> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kafka_courier::events::SystemStamper;
 use kafka_courier_gateway::shapes::event::{read_body, read_one};
 use kafka_courier_gateway::shapes::query::{Query, QueryOf};
 use kafka_courier_gateway::shapes::record::{Context, Reading};
@@ -36,7 +37,9 @@ fn words() -> impl Strategy<Value = String> {
 fn check(data: &[u8]) {
     let topic_of = |event_type: &str| -> Arc<str> { event_type.into() };
     let context = Context { correlation_id: Some("c".to_owned()), trace: None };
-    let reading = Reading { topic_of: &topic_of, context: &context, max_depth: 8, max_events: 5 };
+    let (stamper, needs_source) = (&SystemStamper, true);
+    let reading =
+        Reading { topic_of: &topic_of, context: &context, max_depth: 8, max_events: 5, stamper, needs_source };
     let _ = read_body(data, reading);
     if let Ok(record) = read_one(data, reading) {
         assert_eq!(read_one(&record.value.clone().unwrap(), reading).unwrap(), record);

@@ -24,6 +24,10 @@ async fn clients_publish_within_their_rights() {
     service.post("/v1/events?partial=true", &billing, &array).await.expect(207);
     service.post("/v1/topics/default-events", &billing, "v").await.expect_problem(403, "topic-not-allowed");
     assert_eq!((cluster.records("user-events").len(), cluster.records("default-events").len()), (2, 0));
+    // billing:secret
+    let basic = format!("{JSON}authorization: Basic YmlsbGluZzpzZWNyZXQ=\r\n");
+    service.post("/v1/events", &basic, LOGIN).await.expect(200);
+    service.post("/v1/events", &basic, r#"{"type":"other"}"#).await.expect_problem(403, "topic-not-allowed");
     let remote = "host: service.example\r\n";
     assert_eq!(service.get("/stats", &format!("{remote}authorization: Bearer other\r\n")).await.status, 200);
     assert_eq!(service.get("/stats", &format!("{remote}authorization: Bearer secret\r\n")).await.status, 403);
@@ -56,12 +60,16 @@ async fn unknown_client_is_refused_early() {
     let path = folder.path().join("tokens");
     std::fs::write(&path, format!("billing {SECRET}")).unwrap();
     let service = Service::start(&cluster, |config| config.tokens_file = path.display().to_string()).await;
-    for headers in ["", "authorization: Bearer wrong\r\n", "authorization: Basic c2VjcmV0\r\n"] {
+    for headers in
+        ["", "authorization: Bearer wrong\r\n", "authorization: Basic c2VjcmV0\r\n", "authorization: Digest x\r\n"]
+    {
         let mut client = service.connect().await;
         let head = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 5\r\n";
         client.send(format!("{head}{JSON}{headers}\r\n")).await;
         let reply = client.reply().await; // without 100 before
         reply.expect_problem(401, "unauthenticated");
-        assert!(reply.head.contains("www-authenticate: bearer"), "{reply:?}");
+        for scheme in ["bearer", "basic realm="] {
+            assert!(reply.head.contains(&format!("www-authenticate: {scheme}")), "{reply:?}");
+        }
     }
 }

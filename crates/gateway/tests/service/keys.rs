@@ -5,6 +5,7 @@ use std::time::Duration;
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule};
 
 use kafka_courier::dlq::Selection;
+use kafka_courier_gateway::Dedupe;
 
 use crate::support::{JSON, LOGIN, LONG, Service, cluster, kafka};
 
@@ -134,4 +135,56 @@ async fn keys_can_be_switched_off() {
     let cluster = cluster().await;
     let service = Service::start(&cluster, |config| config.dedupe_window = Duration::ZERO).await;
     service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect_problem(400, "bad-request");
+}
+
+#[tokio::test]
+async fn keys_can_be_refused() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| config.dedupe = Dedupe::Off).await;
+    service.post("/v1/events", &keyed("k-1"), LOGIN).await.expect_problem(400, "bad-request");
+}
+
+const NAMED: &str = r#"{"id":"e-1","source":"web","type":"user.logged_in","data":{"user_id":"u-1"}}"#;
+
+#[tokio::test]
+async fn event_with_id_is_published_once() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| config.dedupe = Dedupe::EventId).await;
+    let first = service.post("/v1/events", JSON, NAMED).await;
+    let again = service.post("/v1/events?timeout=5s", JSON, NAMED).await;
+    assert_eq!(first.expect(200), again.expect(200));
+    assert!(again.head.contains("idempotent-replayed: true"));
+    let other = NAMED.replace("u-1", "u-2");
+    service.post("/v1/events", JSON, &other).await.expect_problem(422, "key-reused");
+    // A request's own key takes precedence.
+    service.post("/v1/events", &keyed("k-1"), NAMED).await.expect(200);
+    assert_eq!(cluster.records("user-events").len(), 2);
+}
+
+/// The id of an event names it only together with its source.
+#[tokio::test]
+async fn event_without_source_has_no_key() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| config.dedupe = Dedupe::EventId).await;
+    let without_id = r#"{"source":"web","type":"user.logged_in","data":{"user_id":"u-1"}}"#;
+    for event in [LOGIN, LOGIN, without_id, without_id] {
+        service.post("/v1/events", JSON, event).await.expect(200);
+    }
+    assert_eq!(cluster.records("user-events").len(), 4);
+}
+
+#[tokio::test]
+async fn cloud_event_is_published_once() {
+    let cluster = cluster().await;
+    let service = Service::start(&cluster, |config| config.dedupe = Dedupe::EventId).await;
+    let structured = "content-type: application/cloudevents+json\r\n";
+    let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+    let binary = "ce-specversion: 1.0\r\nce-id: 2\r\nce-source: /s\r\nce-type: t\r\n";
+    for (headers, body) in [(structured, event), (binary, "data")] {
+        let first = service.post("/v1/events", headers, body).await.expect(200);
+        assert_eq!(service.post("/v1/events", headers, body).await.expect(200), first);
+    }
+    let other_source = event.replace("/s", "/other");
+    service.post("/v1/events", structured, &other_source).await.expect(200);
+    assert_eq!(cluster.records("default-events").len(), 3);
 }

@@ -74,6 +74,14 @@ impl Service {
         client.post(target, headers, body).await
     }
 
+    /// Sends a request to the second listener.
+    pub(crate) async fn manage(&self, method: &str, target: &str, headers: &str, body: &str) -> Reply {
+        let mut client = Client::connect(self.server.management_address()).await;
+        let length = body.len();
+        client.send(format!("{method} {target} HTTP/1.1\r\n{headers}content-length: {length}\r\n\r\n{body}")).await;
+        client.reply().await
+    }
+
     pub(crate) async fn get(&self, target: &str, headers: &str) -> Reply {
         let mut client = Client::connect(self.server.management_address()).await;
         client.send(format!("GET {target} HTTP/1.1\r\n{headers}connection: close\r\n\r\n")).await;
@@ -113,6 +121,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             .await;
         self.send(body).await;
         self.reply().await
+    }
+
+    /// Posts a body. `None` if the service closes the connection first.
+    pub(crate) async fn try_post(&mut self, target: &str, headers: &str, body: &str) -> Option<Reply> {
+        let length = body.len();
+        let head = format!("POST {target} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n");
+        self.0.write_all(format!("{head}{body}").as_bytes()).await.ok()?;
+        self.0.flush().await.ok()?;
+        let read = tokio::time::timeout(LONG, self.0.read_buf(&mut self.1)).await.unwrap().ok()?;
+        if read == 0 {
+            return None;
+        }
+        Some(self.reply().await)
     }
 
     /// Reads until the text is there, and returns the bytes up to its end.

@@ -119,6 +119,8 @@ pub struct InheritedStamp {
     /// Whether an earlier batch of this producer id and epoch failed as unknown. A late request can still append that batch,
     /// and then this one.
     pub follows_unknown: bool,
+    /// The newest leader epoch of the partition that an earlier process made durable. `None` if there is none.
+    pub leader_epoch: Option<i32>,
 }
 
 /// The stamps of the records of a partition from one record on, to be made durable before any of them leaves.
@@ -134,6 +136,21 @@ pub struct StampMove {
     pub from: u64,
     /// The stamp of the first record.
     pub stamp: Stamp,
+    /// The leader epoch that becomes durable with the stamps, as in [`LeaderMove`]. `None` if it is unknown.
+    pub leader_epoch: Option<i32>,
+}
+
+/// The epoch of a partition's leader, to be made durable before a stored batch is sent to this leader.
+///
+/// A later process adopts no leader of an earlier epoch (KIP-320). The log of such a leader may lack acknowledged records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaderMove {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The id of this request.
+    pub id: MoveId,
+    /// The leader epoch.
+    pub leader_epoch: i32,
 }
 
 /// A sealed batch to deliver.
@@ -200,6 +217,9 @@ pub enum Action<T> {
     /// Asks for the stored batches of an earlier process behind those that were submitted, because those alone can't be decided.
     /// The request may be repeated, and nothing waits for an answer: the durable log may have none.
     More(PartitionId),
+    /// Makes a leader epoch durable. The driver answers with `on_persisted` once it is. No stored batch is sent to this
+    /// leader before.
+    PersistLeader(LeaderMove),
     /// Reports that stored records wait: the broker refuses them until a right, a setting or a clock is corrected. The next
     /// verdict in the partition ends the wait.
     Waits {

@@ -11,7 +11,7 @@ use kafka_courier_client::health_part::HealthProgress;
 use kafka_courier_client::{BrokerId, PartitionId, Reason, TopicId};
 use tokio::sync::oneshot;
 
-use crate::core::{BrokerView, Config, Counters, MoveId, RecordSet, Settlement, StampMove, Submission};
+use crate::core::{BrokerView, Config, Counters, LeaderMove, MoveId, RecordSet, Settlement, StampMove, Submission};
 
 /// Callbacks of the driver to the layer above. The driver's task calls them, so they must not block.
 pub trait Upcalls<T>: Send + 'static {
@@ -23,6 +23,9 @@ pub trait Upcalls<T>: Send + 'static {
     /// Asks for the [stored](Submission::stored) batches of an earlier process behind those that were submitted. Those alone
     /// can't be decided.
     fn needs_more(&mut self, partition: PartitionId);
+    /// Makes a leader epoch durable. The layer above answers with [`DriverCommand::Persisted`]. Never called for batches that are
+    /// not [stored](Submission::stored).
+    fn persist_leader(&mut self, leader: LeaderMove);
     /// Reports that [stored](Submission::stored) records wait, because the broker refuses them until a right, a setting or a
     /// clock is corrected. The next verdict in the partition ends the wait. Called for each refusal.
     fn waits(&mut self, partition: PartitionId, topic: &Arc<str>, reason: &Reason);

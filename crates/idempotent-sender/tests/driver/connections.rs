@@ -7,7 +7,7 @@ use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::security::ConnectionSecurity;
 use kafka_courier_client::{PartitionId, Reason, TopicId};
 use kafka_courier_idempotent_sender::core::{
-    Config, Counters, Reachability, RecordSet, Settlement, StampMove, Submission,
+    Config, Counters, LeaderMove, Reachability, RecordSet, Settlement, StampMove, Submission,
 };
 use kafka_courier_idempotent_sender::driver::{DriverCommand, DriverConfig, Observation, Upcalls, driver};
 use kafka_courier_test_broker::{ApiKey, Fault, Gate, Rule, TestCluster};
@@ -47,6 +47,7 @@ impl Upcalls<()> for Listener {
     }
     fn persist(&mut self, _: StampMove) {}
     fn needs_more(&mut self, _: PartitionId) {}
+    fn persist_leader(&mut self, _: LeaderMove) {}
     fn waits(&mut self, _: PartitionId, _: &Arc<str>, _: &Reason) {}
     fn corrected(&mut self, (): (), _: RecordSet, _: Option<i64>) {}
     fn topic_limit(&mut self, _: &Arc<str>, _: usize) {}

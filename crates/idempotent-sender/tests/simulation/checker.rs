@@ -38,6 +38,7 @@ struct Occurrence {
     offset: i64,
     forgets: u32,
     expiries: u32,
+    purges: u32,
     /// The topic's incarnation that the sender knew when it first sent this stamp.
     sent_in: Option<u32>,
     /// An unclean election has lost the record.
@@ -150,6 +151,7 @@ impl World {
             offset,
             forgets: entry.forgets,
             expiries: entry.expiries,
+            purges: entry.purges,
             sent_in: first_use.map(|first_use| first_use.incarnation),
             lost,
             found: search.is_none_or(|search| search.finds((partition, incarnation), entry, index, is_cut)),
@@ -197,7 +199,9 @@ impl World {
         // A record with a new timestamp is remembered for longer than any request is on its way.
         let is_renewed = self.plan.config.renews_timestamps && !self.plan.starts_with_wrong_clock;
         let expired = expired && (!is_renewed || record.aged || self.is_delayed(number));
-        forgotten || expired || self.is_other_incarnation(occurrence.sent_in, occurrence.incarnation)
+        // A leader that starts with no record has forgotten the id. It appends the repeat of a batch whose answer was lost.
+        let purged = occurrence.purges > record.purges && record.in_doubt;
+        forgotten || expired || purged || self.is_other_incarnation(occurrence.sent_in, occurrence.incarnation)
     }
 
     /// Returns whether a request with the record was on its way for half of the time that a leader surely remembers an id.

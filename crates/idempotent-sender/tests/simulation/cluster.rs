@@ -105,6 +105,8 @@ pub(crate) struct Partition {
     pub(crate) forgets: u32,
     /// The number of times that a producer expired because of old record timestamps.
     pub(crate) expiries: u32,
+    /// The number of starts at which a replica forgot its producers because all their records were deleted.
+    pub(crate) purges: u32,
     /// The append numbers of committed batches that unclean elections removed from all logs.
     pub(crate) lost: BTreeSet<u64>,
     /// The incarnation and leader epoch of the last unclean election. Later commits of a former leader are lost.
@@ -133,6 +135,7 @@ impl Partition {
             committed: Vec::new(),
             forgets: 0,
             expiries: 0,
+            purges: 0,
             lost: BTreeSet::new(),
             unclean: (0, 0),
         }

@@ -228,11 +228,11 @@ impl World {
             // A restarted broker loads a snapshot of its whole log, after a kill and after an orderly stop. It
             // remembers one batch of each producer. It removes a snapshot that is not behind the log's start.
             let is_empty = self.partitions[partition].log_start >= replica.end();
-            let replica = &mut self.partitions[partition].replicas[broker];
-            replica.producers = match is_empty {
-                true => Producers::default(),
-                false => Producers::rebuild(&replica.log, replica.log.len()),
-            };
+            let model = &mut self.partitions[partition];
+            let replica = &mut model.replicas[broker];
+            let rebuilt = Producers::rebuild(&replica.log, replica.log.len());
+            model.purges += u32::from(is_empty && !rebuilt.is_empty());
+            replica.producers = if is_empty { Producers::default() } else { rebuilt };
             replica.offline = false;
             self.expire_ids(partition, broker);
         }

@@ -2,9 +2,9 @@
 //!
 //! Rules:
 //! - A batch reaches the sender once the log has it. The log writes in order, and a death loses what it has not written.
-//! - The log has what a spool has: batches, marks, records that are out, and moves of stamps. The stamps of an earlier life
+//! - The log has what a spool has: batches, marks, records that are out, moves of stamps, and leader epochs. The stamps of an earlier life
 //!   follow from it alone.
-//! - Every sent record is in the log, under the stamp that follows from the log.
+//! - Every sent record is in the log, under the stamp that follows from the log. So is the epoch of its leader.
 //! - The sender has a bounded number of records of a partition, in some lives. It gets more when it asks, and with each verdict.
 //! - The log gives a partition another topic number now and then. The sender gets the batches of a number once all of the
 //!   former number are settled.
@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kafka_courier_client::ProducePart;
 use kafka_courier_idempotent_sender::core::{
-    ConnId, Counters, InheritedStamp, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict, is_old,
+    ConnId, Counters, InheritedStamp, LeaderMove, Sender, Settlement, StampMove, StoredBatch, Submission, Verdict,
+    is_old,
 };
 
 use crate::cluster::{MS, Micros, PARTITIONS, TOPICS, topic_name};
@@ -51,6 +52,8 @@ enum LogWrite {
     Out(usize, Vec<u64>),
     /// The stamps, and the settled records behind the mark.
     Move(usize, StampMove, BTreeSet<u64>),
+    /// A leader epoch, for a number of the topic.
+    Leader(usize, u32, LeaderMove),
 }
 
 /// The lives of a schedule.
@@ -180,7 +183,12 @@ impl World {
                 stored.done.extend(&done);
                 let skips = stored.done.range(stamps.from..).copied().collect();
                 stored.runs.insert(stamps.from, StampRun { stamp: stamps.stamp, skips, has_out: false });
+                stored.note_leader(stored.sending, stamps.leader_epoch);
                 self.sender.on_persisted(now, stamps.partition, stamps.id);
+            }
+            LogWrite::Leader(partition, number, leader) => {
+                lives.partitions[partition].note_leader(number, Some(leader.leader_epoch));
+                self.sender.on_persisted(now, leader.partition, leader.id);
             }
         }
         Ok(())
@@ -231,10 +239,20 @@ impl World {
 
     /// Makes stamps durable.
     pub(crate) fn persist(&mut self, stamps: StampMove) -> Result<(), String> {
+        self.trace(|| format!("persist {stamps:?}"));
         let partition = model_partition(stamps.partition);
         let lives = self.lives.as_ref().ok_or("stamps are persisted for batches that are not stored")?;
         let done = lives.partitions[partition].known.range(stamps.from..).copied().collect();
         self.write_log(LogWrite::Move(partition, stamps, done));
+        Ok(())
+    }
+
+    /// Makes a leader epoch durable.
+    pub(crate) fn persist_leader(&mut self, leader: LeaderMove) -> Result<(), String> {
+        let partition = model_partition(leader.partition);
+        let lives = self.lives.as_ref().ok_or("a leader epoch is persisted for batches that are not stored")?;
+        let number = lives.partitions[partition].sending;
+        self.write_log(LogWrite::Leader(partition, number, leader));
         Ok(())
     }
 
@@ -264,6 +282,12 @@ impl World {
         let Some(lives) = &self.lives else { return Ok(()) };
         let partition = model_partition(part.partition);
         let stored = &lives.partitions[partition];
+        let leader_epoch = self.sender.leader_epoch(part.partition);
+        if leader_epoch > stored.leader_epochs.get(&stored.sending).copied() {
+            return Err(format!(
+                "p{partition}: a batch is sent to a leader whose epoch {leader_epoch:?} is not durable"
+            ));
+        }
         let stamp = part.batch.current_stamp().ok_or("a batch without a stamp")?;
         for (n, number) in (0_u32..).zip(numbers_in(part.batch.as_bytes())?) {
             let ordinal = lives.ordinals.get(&number).filter(|_| lives.has(number));
@@ -456,6 +480,7 @@ impl World {
             search_from,
             is_acknowledged: stored.is_acknowledged(from),
             follows_unknown: stored.has_out_before(first, from),
+            leader_epoch: stored.leader_epochs.get(&logged.topic).copied(),
         });
         let old_after = self.plan.config.id_memory.as_micros() as Micros;
         let is_aged = logged.is_aged || self.now - logged.published_at >= old_after;

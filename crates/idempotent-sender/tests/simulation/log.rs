@@ -31,6 +31,8 @@ pub(crate) struct LogEntry {
     pub(crate) forgets: u32,
     /// The partition's `expiries` at the append.
     pub(crate) expiries: u32,
+    /// The partition's `purges` at the append.
+    pub(crate) purges: u32,
     /// Whether half of the time until the producer id expires had passed at the append.
     pub(crate) is_old: bool,
 }
@@ -82,6 +84,10 @@ pub(crate) struct Producers(BTreeMap<i64, Producer>);
 impl Producers {
     pub(crate) fn get(&self, id: i64) -> Option<&Producer> {
         self.0.get(&id)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Decides whether a batch is appended. The check for duplicates precedes epoch and sequence.

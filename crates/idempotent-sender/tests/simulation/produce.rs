@@ -170,6 +170,7 @@ impl World {
             records: Rc::from(numbers),
             forgets: model.forgets,
             expiries: model.expiries,
+            purges: model.purges,
             is_old: false,
         };
         Ok((entry, times))
@@ -306,7 +307,7 @@ impl World {
         if !leads || !self.brokers[broker].runs() || model.replicas[broker].offline {
             return false;
         }
-        let (forgets, expiries) = (model.forgets, model.expiries);
+        let (forgets, expiries, purges) = (model.forgets, model.expiries, model.purges);
         self.next_append += 1;
         let fence = LogEntry {
             base_offset: -1,
@@ -319,6 +320,7 @@ impl World {
             records: Rc::from([FOREIGN]),
             forgets,
             expiries,
+            purges,
             is_old: false,
         };
         self.append_if_in_sequence(broker, partition, fence);

@@ -100,6 +100,9 @@ pub(crate) fn random_lives(seed: u64) -> Plan {
         if rng.percent(15) {
             forget_at_restart(&mut rng, &mut plan, end);
         }
+        if rng.percent(15) {
+            keep_former_leader(&mut rng, &mut plan, end);
+        }
     }
     plan.renumbers = rng.percent(30);
     plan.starts_with_wrong_clock = rng.percent(20);
@@ -158,6 +161,21 @@ fn forget_at_restart(rng: &mut Rng, plan: &mut Plan, end: LifeEnd) {
     plan.faults.push((at, Fault::DeleteRecords { partition }));
     let down = rng.pick(&[20, 200, 900]) * MS;
     plan.faults.extend((0..BROKERS).map(|broker| (at + MS, Fault::Kill { broker, down })));
+}
+
+/// Gives a partition another leader before the process ends. The former leader does not notice, and the next process asks it
+/// first.
+fn keep_former_leader(rng: &mut Rng, plan: &mut Plan, end: LifeEnd) {
+    let last = plan.batches.iter().rev().find(|batch| batch.at <= end.at);
+    let Some(partition) = last.map(|batch| batch.partition) else { return };
+    let broker = partition % BROKERS;
+    let before = rng.range(5 * MS..300 * MS).min(end.at);
+    plan.faults.push((end.at - before, Fault::LateUpdates { broker, by: end.down + rng.range(200..5000) * MS }));
+    let fault = match rng.percent(50) {
+        true => Fault::Elect { partition, to: (broker + 1) % BROKERS },
+        false => Fault::FailDisk { broker, partition, time: 120 * MS },
+    };
+    plan.faults.push((end.at - before + MS, fault));
 }
 
 fn config(rng: &mut Rng, seed: u64) -> Config {

@@ -30,6 +30,8 @@ pub(crate) struct RecordHistory {
     pub(crate) write_errors: u32,
     /// The partition's `expiries` when the record was published.
     pub(crate) expiries: u32,
+    /// The partition's `purges` when the record was published.
+    pub(crate) purges: u32,
     /// An attempt was open when the record was sent again or failed.
     pub(crate) in_doubt: bool,
     /// The record's timestamp is old enough for the leader to forget the producer after the append.
@@ -65,6 +67,7 @@ impl RecordHistory {
             too_large_alone: false,
             write_errors: 0,
             expiries: model.expiries,
+            purges: model.purges,
             in_doubt: false,
             aged,
             followed_by_old: false,

@@ -45,6 +45,8 @@ pub(crate) struct StoredPartition {
     /// The ordinal after the last settled one.
     pub(crate) mark: u64,
     pub(crate) end_offset: Option<i64>,
+    /// The newest leader epoch of each number of the topic.
+    pub(crate) leader_epochs: BTreeMap<u32, i32>,
     /// Records behind the mark that are settled.
     pub(crate) done: BTreeSet<u64>,
     pub(crate) runs: BTreeMap<u64, StampRun>,
@@ -106,6 +108,14 @@ impl StoredPartition {
     pub(crate) fn has_out_before(&self, end: u64, from: u64) -> bool {
         let has_stamp = |run: &StampRun| self.done.range(from..end.max(from)).any(|out| !run.skips.contains(out));
         self.runs.get(&from).is_some_and(|run| run.has_out || has_stamp(run))
+    }
+
+    /// Notes a leader epoch for a number of the topic.
+    pub(crate) fn note_leader(&mut self, number: u32, epoch: Option<i32>) {
+        if let Some(epoch) = epoch {
+            let newest = self.leader_epochs.entry(number).or_insert(epoch);
+            *newest = (*newest).max(epoch);
+        }
     }
 
     /// Notes a mark. It drops the records before it.

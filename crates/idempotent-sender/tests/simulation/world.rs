@@ -434,17 +434,10 @@ impl World {
             Action::InitProducerId => self.init_producer_id()?,
             Action::LookUpState(look) => self.request_look(look),
             Action::SearchLog(search) => self.request_search(search),
-            Action::Persist(stamps) => {
-                self.trace(|| format!("persist {stamps:?}"));
-                self.persist(stamps)?;
-            }
-            Action::More(partition) => {
-                self.trace(|| format!("{partition:?} needs more batches"));
-                self.give_more(model_partition(partition))?;
-            }
-            Action::Waits { partition, reason } => {
-                self.trace(|| format!("{partition:?} waits: {reason}"));
-            }
+            Action::Persist(stamps) => self.persist(stamps)?,
+            Action::PersistLeader(leader) => self.persist_leader(leader)?,
+            Action::More(partition) => self.give_more(model_partition(partition))?,
+            Action::Waits { partition, reason } => self.trace(|| format!("{partition:?} waits: {reason}")),
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());
                 self.note_settlement(settlement)?;

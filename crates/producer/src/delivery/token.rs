@@ -1,7 +1,7 @@
-//! The token of a batch, as the spool sees it.
+//! The token of a batch, as the spool sees it: with items and keys of its records, which the spool stores with the batch.
 //!
 //! Rules:
-//!  - A batch without items costs nothing.
+//!  - A batch without items and keys costs nothing.
 //!  - The token of a stored batch is retired once no delivery refers to the batch, and no tag is at a record of it. A ticket
 //!    stands for the batch in the ledger from then on.
 
@@ -11,9 +11,9 @@ use kafka_courier_idempotent_sender::core::RecordSet;
 use kafka_courier_spool::core::entry::Ordinal;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use super::{BatchInner, BatchOwner, BatchState, Token};
+use super::{BatchInner, BatchOwner, BatchState, Delivery, Tag, Token};
 use crate::ledger::BatchLedger;
-use crate::spool::{BatchToken, InputItem, Ticket};
+use crate::spool::{BatchToken, InputItem, RequestKey, Ticket};
 use crate::sync::Mutex;
 use crate::trace::{self, SpanOrigin};
 
@@ -45,6 +45,10 @@ impl Token {
 impl BatchToken for Token {
     fn items(&self) -> Vec<(InputNumber, ItemSet)> {
         self.state().inner.lock().items.clone()
+    }
+
+    fn keys(&self) -> Vec<(u32, RequestKey)> {
+        self.state().inner.lock().keys.clone()
     }
 
     fn retire(&self, ticket: Option<Ticket>) -> Option<Ticket> {
@@ -90,6 +94,11 @@ impl BatchState {
         }
     }
 
+    /// Adds the key of the record at `index`.
+    pub(crate) fn add_key(&self, index: u32, key: &RequestKey) {
+        self.inner.lock().keys.push((index, *key));
+    }
+
     /// Returns the records that are items of an input, and the others of a batch of `count` records.
     pub(crate) fn split_items(&self, count: u32) -> (RecordSet, RecordSet) {
         let items = self.inner.lock().item_records.clone();
@@ -98,5 +107,12 @@ impl BatchState {
         }
         let others = (0..count).filter(|index| items.binary_search(index).is_err()).collect();
         (RecordSet::List(items), RecordSet::List(others))
+    }
+}
+
+impl Delivery {
+    /// Attaches a tag to the event of an earlier process: the failure sink gets it if the event fails later.
+    pub fn set_tag(&self, tag: &Tag) {
+        self.state.tag_record(self.index, tag.clone());
     }
 }

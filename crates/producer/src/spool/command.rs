@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
-use kafka_courier_idempotent_sender::core::{FailedOutcome, MoveId, RecordSet, StampMove, Submission};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, LeaderMove, MoveId, RecordSet, StampMove, Submission};
 use kafka_courier_spool::core::entry::{Ordinal, Partition};
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
 use super::fault::SpoolFault;
+use super::request_key::RequestKey;
 use super::status::SpoolStatus;
 
 /// The place of a batch in the spool: its partition there, and the number of its first record.
@@ -89,10 +90,14 @@ pub(crate) enum SpoolCommand<T> {
     Persist(StampMove),
     /// The sender can't decide about the batches of an earlier process that it has, without the ones behind them.
     More(PartitionId),
+    /// Make a leader epoch durable.
+    PersistLeader(LeaderMove),
     /// An input begins.
     Input { input: InputNumber, name: Arc<str> },
     /// Items of an input have no record.
     Skipped { input: InputNumber, items: ItemSet },
+    /// Forget the keys of requests from before this time, in milliseconds since 1970-01-01 UTC.
+    ForgetKeys { before_ms: u64 },
     /// Send nothing more after this time. Stored batches stay stored.
     Close { deadline: Instant },
     /// Store all accepted batches, and end.
@@ -114,6 +119,12 @@ pub(crate) struct Ticket(pub(crate) u64);
 pub(crate) trait BatchToken {
     /// Returns the items of the batch's records, for each input.
     fn items(&self) -> Vec<(InputNumber, ItemSet)>;
+
+    /// Returns the keys of the batch's records, each with the record's index.
+    fn keys(&self) -> Vec<(u32, RequestKey)> {
+        Vec::new()
+    }
+
     /// Retires the token of a stored batch for which no caller can ask any more. Returns the ticket that stands for the batch
     /// from now on: `ticket` if there is one, else another. Returns `None`, and changes nothing, if the token is still needed.
     fn retire(&self, ticket: Option<Ticket>) -> Option<Ticket>;
@@ -145,6 +156,8 @@ pub(crate) struct UnreadBatches {
     pub(crate) batches: u64,
     pub(crate) records: u64,
     pub(crate) ticket: Option<Ticket>,
+    /// Whether an earlier process stored the batches.
+    pub(crate) is_inherited: bool,
 }
 
 /// A decision of the spool. The order of decisions counts.
@@ -156,7 +169,7 @@ pub(crate) enum Effect<T> {
     Release(Submission<T>),
     /// The journal has the failed records as settled. No process sends them again.
     Settled(SettledNotice),
-    /// The stamps of this request are durable.
+    /// The stamps or the leader epoch of this request are durable.
     Persisted { partition: PartitionId, id: MoveId },
     /// The batch is not stored, and is not sent.
     NotStored(Submission<T>, SpoolFault),

@@ -114,5 +114,6 @@ pub(crate) fn inherited_stamp(state: &PartitionTable, first: Ordinal) -> Option<
     let follows_unknown = run.has_out;
     // An epoch begins at 0, so that a run with another first number continues a run that is settled or in doubt before it.
     let is_acknowledged = run.has_settled || run.stamp.base_sequence != 0;
-    Some(InheritedStamp { stamp, search_from, is_acknowledged, follows_unknown })
+    let leader_epoch = state.leader_epoch;
+    Some(InheritedStamp { stamp, search_from, is_acknowledged, follows_unknown, leader_epoch })
 }

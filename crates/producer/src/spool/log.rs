@@ -5,10 +5,12 @@
 //!  - A mark covers the records before the first unsettled one, and the end offset of the delivered ones among them.
 //!  - A move waits until every failed record of its partition has a durable dead letter. It skips all settled records, and
 //!    the journal has them as settled.
+//!  - A leader epoch waits for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_courier_idempotent_sender::core::{RecordSet, StampMove};
+use kafka_courier_client::PartitionId;
+use kafka_courier_idempotent_sender::core::{LeaderMove, MoveId, RecordSet, StampMove};
 use kafka_courier_spool::core::entry::{Entry, Ordinal, OutReason, Partition};
 use kafka_courier_spool::core::ranges::OrdinalSet;
 
@@ -47,6 +49,7 @@ pub(crate) struct PartitionLog {
     /// The mark that the journal has, or will have with the next round.
     marked: Ordinal,
     moves: Vec<StampMove>,
+    leader: Option<LeaderMove>,
     batches: BTreeMap<Ordinal, HeldBatch>,
 }
 
@@ -66,6 +69,7 @@ impl PartitionLog {
             lost: OrdinalSet::default(),
             marked: settled,
             moves: Vec::new(),
+            leader: None,
             batches: BTreeMap::new(),
         }
     }
@@ -126,6 +130,11 @@ impl PartitionLog {
         self.moves.push(stamps);
     }
 
+    /// Requests that a leader epoch becomes durable. A later request supersedes an earlier one.
+    pub(crate) fn request_leader(&mut self, leader: LeaderMove) {
+        self.leader = Some(leader);
+    }
+
     fn settle(&mut self, first: Ordinal, end: Ordinal) {
         self.done.insert(first.max(self.settled), end);
         let prefix = self.done.iter().next().filter(|(begin, _)| *begin <= self.settled).map(|(_, stop)| stop);
@@ -151,13 +160,18 @@ impl PartitionLog {
         self.end
     }
 
+    /// Returns whether the sender waits for what may be written now.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.leader.is_some() || self.is_move_due()
+    }
+
     /// Returns whether a requested move may be written.
-    pub(crate) fn is_move_due(&self) -> bool {
+    fn is_move_due(&self) -> bool {
         !self.moves.is_empty() && self.failing == 0
     }
 
-    /// Adds the facts that the journal lacks to a round. Returns the moves among them.
-    pub(crate) fn write(&mut self, entries: &mut Vec<Entry>) -> Vec<StampMove> {
+    /// Adds the facts that the journal lacks to a round. Returns the requests that they answer.
+    pub(crate) fn write(&mut self, entries: &mut Vec<Entry>) -> Vec<(PartitionId, MoveId)> {
         let partition = self.partition;
         let mut outs = std::mem::take(&mut self.outs);
         if self.is_move_due() {
@@ -171,17 +185,27 @@ impl PartitionLog {
             self.marked = self.settled;
             entries.push(Entry::Mark { partition, settled: self.settled, end_offset: self.end_offset });
         }
-        if !self.is_move_due() {
-            return Vec::new();
+        let mut answered = Vec::new();
+        if let Some(LeaderMove { partition: id, id: request, leader_epoch }) = self.leader.take() {
+            entries.push(Entry::Leader { partition, epoch: leader_epoch });
+            answered.push((id, request));
         }
-        let moves = std::mem::take(&mut self.moves);
-        for StampMove { from, stamp, .. } in &moves {
-            let from = Ordinal(*from);
+        if self.is_move_due() {
+            self.write_moves(entries, &mut answered);
+        }
+        answered
+    }
+
+    fn write_moves(&mut self, entries: &mut Vec<Entry>, answered: &mut Vec<(PartitionId, MoveId)>) {
+        let partition = self.partition;
+        for StampMove { partition: id, id: request, from, stamp, leader_epoch } in std::mem::take(&mut self.moves) {
+            let from = Ordinal(from);
             let skips = self.done.iter().filter(|(_, end)| *end > from);
             let skips = skips.map(|(first, end)| (first.max(from), end)).collect();
-            entries.push(Entry::Move { partition, from, stamp: *stamp, skips });
+            entries.extend(leader_epoch.map(|epoch| Entry::Leader { partition, epoch }));
+            entries.push(Entry::Move { partition, from, stamp, skips });
+            answered.push((id, request));
         }
-        moves
     }
 
     /// Returns the number of unsettled records.

@@ -12,7 +12,7 @@
 //! | `open`, `file_system`, `origin`, `adopt` | Opens the folder, and finds the batches of earlier processes. |
 //! | `view` | Reads a folder that is not opened, for commands. |
 //! | `topic_watch` | The task that learns how the cluster names itself and its topics. |
-//! | `command`, `status`, `space`, `fault`, `input` | The interface to the rest of the producer. |
+//! | `command`, `status`, `space`, `fault`, `input`, `request_key` | The interface to the rest of the producer. |
 //!
 //! Rule: nothing here knows deliveries, memory or dead letters. The producer carries out the spool's decisions.
 
@@ -27,6 +27,7 @@ mod lane;
 mod log;
 mod open;
 mod origin;
+mod request_key;
 mod residence;
 mod space;
 mod stage;
@@ -46,8 +47,9 @@ pub(crate) use command::{
 pub use fault::SpoolFault;
 pub use file_system::UnfitFileSystem;
 pub use input::{InputId, InputItem, SpooledInput};
-pub(crate) use open::RecoveredSpool;
 pub use open::{BatchReadError, OpenSpool, SpoolHolder, SpoolOpenError, SpoolSettings};
+pub(crate) use open::{KeyedBatch, RecoveredSpool};
+pub use request_key::RequestKey;
 pub(crate) use stage::Stage;
 pub(crate) use status::SpoolStatus;
 pub(crate) use thread::{SpoolThread, start};

@@ -5,17 +5,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch};
-use kafka_courier_spool::core::entry::{BatchHead, Partition, Topic, TopicNumber};
+use kafka_courier_spool::core::entry::{BatchHead, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::{Life, SpoolId};
+use kafka_courier_spool::core::keys::RecordKey;
 use kafka_courier_spool::disk::{Folder, FolderView};
 use kafka_courier_spool::journal::{Journal, OpenError, ReadError, SEGMENT_BYTES, Settings};
 
 use super::backlog::StoredRun;
+use super::command::StoredPlace;
 use super::file_system::{UnfitFileSystem, check_file_system};
 use super::inherit::{held_producer_ids, unsettled_parts};
 use super::origin::mark_if_original;
@@ -163,6 +166,10 @@ pub(crate) struct RecoveredSpool {
     /// The unsettled batches of each partition, in their order. The key is the topic's place in `topics`, and the
     /// partition.
     pub(crate) runs: BTreeMap<(usize, i32), Vec<StoredRun>>,
+    /// The batches of the runs with records that have keys.
+    pub(crate) keyed: BTreeMap<(usize, i32), Vec<KeyedBatch>>,
+    /// The keys of requests.
+    pub(crate) keys: Vec<RecordKey>,
 }
 
 impl OpenSpool {
@@ -243,9 +250,10 @@ impl OpenSpool {
             origin: state.clone(),
         });
         let partitions = partitions.collect();
-        let runs = self.unsettled(&topics);
+        let (runs, keyed) = self.unsettled(&topics);
         let (spool, life) = (self.journal.spool(), self.journal.life());
-        RecoveredSpool { spool, life, cluster: table.cluster.clone(), topics, partitions, runs }
+        let (cluster, keys) = (table.cluster.clone(), table.keys.iter().copied().collect());
+        RecoveredSpool { spool, life, cluster, topics, partitions, runs, keyed, keys }
     }
 
     /// Logs the batches whose topic the journal does not name, because its entries are damaged. They stay in the files.
@@ -264,8 +272,12 @@ impl OpenSpool {
         }
     }
 
-    fn unsettled(&self, topics: &[RecoveredTopic]) -> BTreeMap<(usize, i32), Vec<StoredRun>> {
-        let mut runs: BTreeMap<(usize, i32), Vec<StoredRun>> = BTreeMap::new();
+    /// Returns the runs of unsettled batches, and the batches among them with records that have keys.
+    fn unsettled(&self, topics: &[RecoveredTopic]) -> (PartitionMap<StoredRun>, PartitionMap<KeyedBatch>) {
+        let mut runs: PartitionMap<StoredRun> = BTreeMap::new();
+        let mut keyed: PartitionMap<KeyedBatch> = BTreeMap::new();
+        let times = self.journal.table().keys.iter().map(|key| ((key.partition, key.ordinal), key.at_ms));
+        let times: BTreeMap<(Partition, Ordinal), u64> = times.collect();
         // The journal lists batches by topic number, partition and ordinal, which is their order.
         for (head, bytes) in self.journal.batch_sizes() {
             let Some(state) = self.journal.table().partitions.get(&head.partition) else { continue };
@@ -283,8 +295,10 @@ impl OpenSpool {
                 (run.batches, run.records) = (run.batches + parts.len() as u64, run.records + records);
                 run.bytes += u64::from(bytes);
             }
+            let batches = parts.iter().filter_map(|part| KeyedBatch::of(&head, part, &times));
+            keyed.entry((topic, head.partition.index)).or_default().extend(batches);
         }
-        runs
+        (runs, keyed)
     }
 
     /// Returns an empty run whose first batch has this head.
@@ -302,6 +316,30 @@ impl OpenSpool {
             published: None,
             ticket: None,
         }
+    }
+}
+
+/// Values of the partitions of topics, by the topic's place.
+type PartitionMap<V> = BTreeMap<(usize, i32), Vec<V>>;
+
+/// A batch of an earlier process with a record that has the key of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyedBatch {
+    pub(crate) place: StoredPlace,
+    pub(crate) notes: Arc<[u8]>,
+    pub(crate) records: u32,
+    /// The time of the first request, in milliseconds since 1970-01-01 UTC.
+    pub(crate) at_ms: i64,
+}
+
+impl KeyedBatch {
+    /// Returns the part of a batch, if one of its records has a key. `times` has the time of each key.
+    fn of(head: &BatchHead, part: &Range<u32>, times: &BTreeMap<(Partition, Ordinal), u64>) -> Option<Self> {
+        let (first, end) = (head.first.plus(part.start.into()), head.first.plus(part.end.into()));
+        let (_, at_ms) = times.range((head.partition, first)..(head.partition, end)).next()?;
+        let place = StoredPlace { partition: head.partition, first };
+        let at_ms = i64::try_from(*at_ms).unwrap_or(i64::MAX);
+        Some(Self { place, notes: head.notes.clone(), records: part.end - part.start, at_ms })
     }
 }
 

@@ -7,7 +7,7 @@
 //!  - No batch leaves before the cluster has named its topic and itself.
 //!  - A stamp is reported durable once its move is. Its move follows everything that was settled before it.
 //!  - A round that has no room is repeated, its facts first and alone. Marks and moves fit a full spool, and free it.
-//!  - The items of a batch's records are in the batch's round.
+//!  - The items and the keys of a batch's records are in the batch's round.
 //!  - Nothing more is stored after a failed round. Batches that were durable before are still delivered.
 
 mod backlog;
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
-use kafka_courier_idempotent_sender::core::{StampMove, StoredBatch, Submission};
+use kafka_courier_idempotent_sender::core::{MoveId, StoredBatch, Submission};
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::Life;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
@@ -96,9 +96,10 @@ pub(crate) struct Stage<T> {
     changed: BTreeSet<Partition>,
     /// Batches that wait for a round, in their order.
     accepted: VecDeque<AcceptedBatch<T>>,
-    /// Batches and moves of the round that is being written.
+    /// Batches of the round that is being written.
     written: Vec<AcceptedBatch<T>>,
-    moves: Vec<StampMove>,
+    /// The requests that the round answers.
+    requests: Vec<(PartitionId, MoveId)>,
     /// Notices of records that the journal does not have as settled yet.
     notices: Vec<SettledNotice>,
     /// Those of the round that is being written.
@@ -109,6 +110,8 @@ pub(crate) struct Stage<T> {
     inputs: Vec<Entry>,
     /// Items without a record that the journal lacks, and those of the round that is being written.
     skipped: BTreeMap<InputNumber, ItemSet>,
+    /// The time before which the journal must forget keys, if no round says so yet.
+    forget_keys_before: Option<u64>,
     written_skipped: BTreeMap<InputNumber, ItemSet>,
     /// Whether the last round had no room for the next batch.
     is_full: bool,
@@ -144,12 +147,13 @@ impl<T: Clone + BatchToken> Stage<T> {
             changed: BTreeSet::new(),
             accepted: VecDeque::new(),
             written: Vec::new(),
-            moves: Vec::new(),
+            requests: Vec::new(),
             notices: Vec::new(),
             written_notices: Vec::new(),
             facts: Vec::new(),
             inputs: Vec::new(),
             skipped: BTreeMap::new(),
+            forget_keys_before: None,
             written_skipped: BTreeMap::new(),
             is_full: false,
             is_facts_turn: false,
@@ -219,8 +223,14 @@ impl<T: Clone + BatchToken> Stage<T> {
                     self.with_log(sending, |log| log.request_move(stamps));
                 }
             }
+            SpoolCommand::PersistLeader(leader) => {
+                if let Some(sending) = self.lanes.get(&leader.partition).map(|lane| lane.sending) {
+                    self.with_log(sending, |log| log.request_leader(leader));
+                }
+            }
             SpoolCommand::Input { input, name } => self.inputs.push(Entry::Input { input, name }),
             SpoolCommand::Skipped { input, items } => self.skipped.entry(input).or_default().merge(&items),
+            SpoolCommand::ForgetKeys { before_ms } => self.forget_keys_before = Some(before_ms),
             SpoolCommand::Awaited { .. } | SpoolCommand::Close { .. } | SpoolCommand::Finish => {}
         }
     }

@@ -1,6 +1,7 @@
 //! The stage against a model, and its single decisions.
 
 mod items;
+mod keys;
 mod model;
 mod recovered;
 mod residence;
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use kafka_courier_batcher::{EncodedBatch, Record, Stamp};
 use kafka_courier_client::{PartitionId, TopicId};
-use kafka_courier_idempotent_sender::core::{MoveId, RecordSet, StampMove, Submission};
+use kafka_courier_idempotent_sender::core::{LeaderMove, MoveId, RecordSet, StampMove, Submission};
 use kafka_courier_spool::core::entry::{Entry, JournalBatch, Ordinal, Partition};
 use kafka_courier_spool::core::ids::Life;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
@@ -22,15 +23,27 @@ use super::command::{
 };
 use super::fault::SpoolFault;
 use super::inherit::unsettled_parts;
+use super::request_key::RequestKey;
 use super::stage::{FoundBatch, ReadTime, Stage, UnreadableBatch};
 
 const TOPIC: TopicId = TopicId(0);
 /// More memory than any test's batches have.
 const BUDGET: u64 = 1 << 40;
 
+/// The second record of a batch with a greater token has a key.
+const KEYED: u64 = 1000;
+
 impl BatchToken for u64 {
     fn items(&self) -> Vec<(InputNumber, ItemSet)> {
         Vec::new()
+    }
+
+    fn keys(&self) -> Vec<(u32, RequestKey)> {
+        let key = |forget_before_ms| {
+            let (digest, payload) = ([1; 16], [2; 16]);
+            RequestKey { digest, payload, at_ms: *self, forget_before_ms, index: 0, count: 1 }
+        };
+        self.checked_sub(KEYED).map(|forget_before_ms| (1, key(forget_before_ms))).into_iter().collect()
     }
 
     fn retire(&self, ticket: Option<Ticket>) -> Option<Ticket> {
@@ -159,7 +172,7 @@ fn commit(stage: &mut Stage<u64>) -> Vec<Entry> {
 
 fn move_of(index: i32, id: u64, from: u64) -> StampMove {
     let stamp = Stamp { producer_id: 9, epoch: 0, base_sequence: 0 };
-    StampMove { partition: partition(index), id: MoveId(id), from, stamp }
+    StampMove { partition: partition(index), id: MoveId(id), from, stamp, leader_epoch: None }
 }
 
 /// Returns the numbers of the batches that the sender got, and the places of durable ones.
@@ -277,6 +290,33 @@ fn move_waits_for_durable_letters() {
     assert_eq!((first.0, end.0, from.0), (1, 2, 0));
     assert_eq!(skips[..], [(*first, *end)], "the dead letter has no number");
     assert!(matches!(stage.take_effects()[..], [Effect::Settled(_), Effect::Persisted { id: MoveId(7), .. }]));
+}
+
+#[test]
+fn leader_epoch_waits_for_no_letter() {
+    let mut stage = ready_stage();
+    stage.submit(submission(0, 0, 4));
+    commit(&mut stage);
+    let place = places(&stage.take_effects())[0];
+    stage.handle(SpoolCommand::Failed { place, records: RecordSet::List(vec![1]) });
+    for (id, leader_epoch) in [(3, 6), (4, 7)] {
+        let leader = LeaderMove { partition: partition(0), id: MoveId(id), leader_epoch };
+        stage.handle(SpoolCommand::PersistLeader(leader));
+        assert!(stage.is_round_due());
+        assert_eq!(commit(&mut stage), [Entry::Leader { partition: place.partition, epoch: leader_epoch }]);
+        let [Effect::Persisted { id: persisted, .. }] = stage.take_effects()[..] else { panic!() };
+        assert_eq!(persisted, MoveId(id));
+    }
+}
+
+#[test]
+fn move_brings_its_leader_epoch() {
+    let mut stage = ready_stage();
+    stage.submit(submission(0, 0, 1));
+    commit(&mut stage);
+    stage.handle(SpoolCommand::Persist(StampMove { leader_epoch: Some(6), ..move_of(0, 7, 0) }));
+    let written = commit(&mut stage);
+    assert!(matches!(written[..], [Entry::Leader { epoch: 6, .. }, Entry::Move { .. }]), "{written:?}");
 }
 
 #[test]

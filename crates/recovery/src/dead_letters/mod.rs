@@ -5,6 +5,7 @@
 mod awaited;
 mod batch_letters;
 mod chain;
+mod page;
 pub(crate) mod refused_event;
 mod spooled;
 pub(crate) mod topic;
@@ -27,6 +28,7 @@ use tokio::sync::oneshot;
 use crate::metrics;
 pub use awaited::AwaitedRecord;
 use chain::{StoreChain, StoreKind, StoreLink};
+pub use page::{CursorError, LetterCursor, LetterPage};
 pub use spooled::{UnsettledRecord, unsettled_records};
 pub use topic::{DeadLetterTopic, TopicEngine, TopicOptions, TopicWarning, UnfitTopic};
 use writer::Work;
@@ -219,6 +221,22 @@ impl DeadLetters {
     pub async fn list(&self, selection: &Selection, limit: usize) -> Result<Listed, StoreError> {
         let selection = selection.clone();
         self.blocking(move |chain| Ok(chain.list(&selection, limit))).await
+    }
+
+    /// Returns up to `limit` selected dead letters behind `after`, store by store, in order of arrival. A page of large dead
+    /// letters has fewer. Letters that arrive between two pages are included.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the runtime is shutting down.
+    pub async fn page(
+        &self,
+        selection: &Selection,
+        after: Option<LetterCursor>,
+        limit: usize,
+    ) -> Result<LetterPage, StoreError> {
+        let selection = selection.clone();
+        self.blocking(move |chain| Ok(chain.page(&selection, after, limit))).await
     }
 
     /// Removes the selected dead letters permanently, and returns their number.

@@ -16,6 +16,7 @@ mod model_tests;
 mod order;
 mod placed;
 mod plan;
+mod report_json;
 pub(crate) mod run;
 mod send;
 mod sort;

@@ -18,8 +18,12 @@
 //! | 10 | `Base` | resumes u64, first u64, last u64 |
 //! | 11 | `Input` | number u32, name |
 //! | 12 | `Items` | number of the input u32, check u64, ranges of items |
+//! | 13 | `Leader` | partition, epoch i32 |
+//! | 14 | `Keys` | time of the oldest key that is kept u64, keys of records |
 //!
 //! A partition is topic u32, index i32. A stamp is producer id i64, epoch i16, base sequence i32. A range is first u64, end u64.
+//! The key of a record is the key's digest 16 bytes, the payload's digest 16 bytes, time u64, partition, ordinal u64, index u32,
+//! count u32.
 //!
 //! Rules:
 //!  - All numbers are little-endian.
@@ -36,6 +40,7 @@ use super::entry::{Base, BatchHead, Entry, JournalBatch, Ordinal, OutReason, Par
 use super::frame::FrameSequence;
 use super::ids::Life;
 use super::inputs::{InputNumber, ItemSet};
+use super::keys::RecordKey;
 use super::ranges::OrdinalSet;
 
 /// Why the entries of a frame can't be read.
@@ -57,6 +62,10 @@ const BATCH: u8 = 3;
 pub const ENTRY_HEADER: usize = 5;
 /// Bytes of a batch's CRC.
 const BATCH_CRC: usize = 4;
+/// Bytes of the time in an entry of keys.
+const KEYS_HEADER: usize = 8;
+/// Bytes of the key of a record.
+pub const RECORD_KEY_BYTES: usize = 64;
 
 impl Entry {
     fn kind(&self) -> u8 {
@@ -73,6 +82,8 @@ impl Entry {
             Self::Base(_) => 10,
             Self::Input { .. } => 11,
             Self::Items { .. } => 12,
+            Self::Leader { .. } => 13,
+            Self::Keys { .. } => 14,
         }
     }
 
@@ -122,6 +133,10 @@ impl Entry {
                 out.extend_from_slice(&settled.0.to_le_bytes());
                 out.extend_from_slice(&end_offset.to_le_bytes());
             }
+            Self::Leader { partition, epoch } => {
+                put_partition(out, *partition);
+                out.extend_from_slice(&epoch.to_le_bytes());
+            }
             Self::End { partition, end } => {
                 put_partition(out, *partition);
                 out.extend_from_slice(&end.0.to_le_bytes());
@@ -140,6 +155,10 @@ impl Entry {
                 out.extend_from_slice(&items.check.to_le_bytes());
                 put_ranges(out, items.numbers.iter());
             }
+            Self::Keys { forget_before_ms, keys } => {
+                out.extend_from_slice(&forget_before_ms.to_le_bytes());
+                keys.iter().for_each(|key| put_key(out, key));
+            }
         }
     }
 }
@@ -149,6 +168,11 @@ pub fn encode_body(body: &[u8], out: &mut Vec<u8>) {
     out.push(BATCH);
     out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(body);
+}
+
+/// Returns the length of a checkpoint's entry with this number of keys.
+pub(crate) fn keys_len(count: usize) -> usize {
+    if count == 0 { 0 } else { ENTRY_HEADER + KEYS_HEADER + count * RECORD_KEY_BYTES }
 }
 
 fn put_partition(out: &mut Vec<u8>, partition: Partition) {
@@ -174,6 +198,16 @@ fn put_ranges(out: &mut Vec<u8>, ranges: impl Iterator<Item = (Ordinal, Ordinal)
         out.extend_from_slice(&first.0.to_le_bytes());
         out.extend_from_slice(&end.0.to_le_bytes());
     }
+}
+
+fn put_key(out: &mut Vec<u8>, key: &RecordKey) {
+    out.extend_from_slice(&key.key);
+    out.extend_from_slice(&key.payload);
+    out.extend_from_slice(&key.at_ms.to_le_bytes());
+    put_partition(out, key.partition);
+    out.extend_from_slice(&key.ordinal.0.to_le_bytes());
+    out.extend_from_slice(&key.index.to_le_bytes());
+    out.extend_from_slice(&key.count.to_le_bytes());
 }
 
 fn encode_batch(batch: &JournalBatch, out: &mut Vec<u8>) {
@@ -225,7 +259,7 @@ pub fn decode_all(bytes: &[u8]) -> Result<Vec<DecodedEntry>, EntryDecodeError> {
                 let head = EntryFields(body).batch_head().ok_or(malformed)?;
                 entries.push(DecodedEntry::Batch { head, body: end - length..end });
             }
-            1..=12 => entries.push(DecodedEntry::Control(EntryFields(body).entry(kind).ok_or(malformed)?)),
+            1..=14 => entries.push(DecodedEntry::Control(EntryFields(body).entry(kind).ok_or(malformed)?)),
             SKIPPABLE.. => {}
             _ => return Err(EntryDecodeError::UnknownKind(kind)),
         }
@@ -317,6 +351,21 @@ impl EntryFields<'_> {
         Some(ranges)
     }
 
+    fn key(&mut self) -> Option<RecordKey> {
+        let (key, payload, at_ms) = (self.take()?, self.take()?, self.u64()?);
+        let (partition, ordinal) = (self.partition()?, self.ordinal()?);
+        let (index, count) = (self.u32()?, self.u32()?);
+        (index < count).then_some(RecordKey { key, payload, at_ms, partition, ordinal, index, count })
+    }
+
+    fn keys(&mut self) -> Option<Vec<RecordKey>> {
+        let mut keys = Vec::with_capacity(self.0.len() / RECORD_KEY_BYTES);
+        while !self.0.is_empty() {
+            keys.push(self.key()?);
+        }
+        Some(keys)
+    }
+
     /// Reads up to the bytes of the batch.
     fn batch_head(&mut self) -> Option<BatchHead> {
         self.take::<BATCH_CRC>()?;
@@ -369,6 +418,11 @@ impl EntryFields<'_> {
                 let numbers = OrdinalSet::from_ranges(self.ranges()?);
                 Entry::Items { input, items: ItemSet { numbers, check } }
             }
+            13 => {
+                let (partition, epoch) = (self.partition()?, i32::from_le_bytes(self.take()?));
+                Entry::Leader { partition, epoch }
+            }
+            14 => Entry::Keys { forget_before_ms: self.u64()?, keys: self.keys()? },
             _ => return None,
         };
         self.0.is_empty().then_some(entry)
@@ -376,97 +430,5 @@ impl EntryFields<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one_of_each() -> Vec<Entry> {
-        let partition = Partition { topic: TopicNumber(2), index: 7 };
-        let (first, end) = (Ordinal(3), Ordinal(9));
-        let stamp = Stamp { producer_id: 5, epoch: 1, base_sequence: 17 };
-        let batch = BatchHead { partition, life: Life(1), first, count: 6, notes: (*b"notes").into() };
-        let topic = Topic { number: TopicNumber(2), name: "orders".into(), id: [4; 16], partitions: 12 };
-        let mut items = ItemSet { check: u64::MAX, ..ItemSet::default() };
-        [3, 4, 9].iter().for_each(|number| items.insert(Ordinal(*number), 7));
-        vec![
-            Entry::Cluster("cluster".into()),
-            Entry::Topic(topic),
-            Entry::Batch(JournalBatch { head: batch, bytes: (*b"batch").into() }),
-            Entry::Begin { partition, life: Life(1), from: first },
-            Entry::Move { partition, from: first, stamp, skips: vec![(Ordinal(4), end)] },
-            Entry::Anchor { partition, stamp, skips: vec![(first, Ordinal(4)), (Ordinal(5), end)], has_out: true },
-            Entry::Out { partition, first, end, why: OutReason::Lost },
-            Entry::Mark { partition, settled: end, end_offset: -1 },
-            Entry::Base(Base { resumes: FrameSequence(3), first: FrameSequence(7), last: FrameSequence(8) }),
-            Entry::End { partition, end },
-            Entry::Input { input: InputNumber(3), name: "/data/events".into() },
-            Entry::Items { input: InputNumber(3), items },
-        ]
-    }
-
-    fn encoded(entries: &[Entry]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        entries.iter().for_each(|entry| entry.encode(&mut bytes));
-        bytes
-    }
-
-    /// Reads entries, batches included.
-    fn decoded(bytes: &[u8]) -> Result<Vec<Entry>, EntryDecodeError> {
-        let entry = |entry| match entry {
-            DecodedEntry::Control(entry) => entry,
-            DecodedEntry::Batch { head, body } => {
-                let batch = decode_batch(&bytes[body]).unwrap();
-                assert_eq!(batch.head, head);
-                Entry::Batch(batch)
-            }
-        };
-        Ok(decode_all(bytes)?.into_iter().map(entry).collect())
-    }
-
-    #[test]
-    fn entries_read_back() {
-        let entries = one_of_each();
-        assert_eq!(decoded(&encoded(&entries)), Ok(entries));
-    }
-
-    #[test]
-    fn damaged_batch_is_not_read() {
-        let batch = one_of_each().remove(2);
-        let bytes = encoded(&[batch]);
-        for bit in 5 * 8..bytes.len() * 8 {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_batch(&damaged[5..]), None, "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn every_shorter_body_is_malformed() {
-        for entry in one_of_each() {
-            // A text, the bytes of a batch and a list of ranges may end early.
-            let (fixed, step) = match &entry {
-                Entry::Cluster(_) => continue,
-                Entry::Topic(topic) => (topic.name.len(), 1),
-                Entry::Input { name, .. } => (name.len(), 1),
-                Entry::Batch(batch) => (batch.bytes.len(), 1),
-                Entry::Move { skips, .. } | Entry::Anchor { skips, .. } => (skips.len() * 16, 16),
-                Entry::Items { items, .. } => (items.numbers.iter().count() * 16, 16),
-                _ => (0, 1),
-            };
-            let whole = encoded(&[entry]);
-            for length in 5..whole.len() {
-                let is_whole = length >= whole.len() - fixed && (whole.len() - length).is_multiple_of(step);
-                let mut bytes = whole[..length].to_vec();
-                bytes[1..5].copy_from_slice(&(length as u32 - 5).to_le_bytes());
-                let malformed = Err(EntryDecodeError::Malformed(whole[0]));
-                assert_eq!(decode_all(&bytes) == malformed, !is_whole, "{length} bytes of {whole:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_kinds_skip_or_refuse() {
-        let skipped = [200, 2, 0, 0, 0, 1, 2];
-        assert_eq!(decode_all(&skipped), Ok(vec![]));
-        assert_eq!(decode_all(&[100, 0, 0, 0, 0]), Err(EntryDecodeError::UnknownKind(100)));
-    }
-}
+#[path = "encoding_tests.rs"]
+mod tests;

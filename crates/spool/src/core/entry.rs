@@ -6,21 +6,9 @@ use kafka_courier_batcher::Stamp;
 
 use super::frame::FrameSequence;
 use super::ids::Life;
-pub use super::ids::Ordinal;
+pub use super::ids::{Ordinal, Partition, TopicNumber};
 use super::inputs::{InputNumber, ItemSet};
-
-/// A topic's number within a spool. A topic that is deleted and created again has another number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicNumber(pub u32);
-
-/// A partition of a topic of the spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Partition {
-    /// The topic.
-    pub topic: TopicNumber,
-    /// Kafka's index of the partition.
-    pub index: i32,
-}
+use super::keys::RecordKey;
 
 /// A topic as the cluster named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +116,13 @@ pub enum Entry {
         /// The end offset of the log up to which the settled records are known to be, or -1.
         end_offset: i64,
     },
+    /// The newest leader epoch of the partition: no process adopts a leader of an earlier one.
+    Leader {
+        /// The partition.
+        partition: Partition,
+        /// The leader epoch.
+        epoch: i32,
+    },
     /// The ordinal after the last accepted record, in a checkpoint.
     End {
         /// The partition.
@@ -150,6 +145,13 @@ pub enum Entry {
         input: InputNumber,
         /// The items.
         items: ItemSet,
+    },
+    /// Keys of requests. The frame also holds the batches with their records.
+    Keys {
+        /// Keys from before this time, in milliseconds since 1970-01-01 UTC, are forgotten.
+        forget_before_ms: u64,
+        /// The keys, each with its record.
+        keys: Vec<RecordKey>,
     },
 }
 

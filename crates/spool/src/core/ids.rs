@@ -1,4 +1,4 @@
-//! The identity of a spool, its segments, its lives and its records.
+//! The identity of a spool, its segments, its lives, its topics and its records.
 
 /// The identity of a spool, drawn at its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,4 +31,17 @@ impl Ordinal {
     pub fn plus(self, n: u64) -> Self {
         Self(self.0.saturating_add(n))
     }
+}
+
+/// A topic's number within a spool. A topic that is deleted and created again has another number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicNumber(pub u32);
+
+/// A partition of a topic of the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition {
+    /// The topic.
+    pub topic: TopicNumber,
+    /// Kafka's index of the partition.
+    pub index: i32,
 }

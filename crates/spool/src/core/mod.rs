@@ -7,6 +7,7 @@ pub mod entry;
 pub mod frame;
 pub mod ids;
 pub mod inputs;
+pub mod keys;
 pub mod ranges;
 pub mod recover;
 pub mod segment;

@@ -432,7 +432,7 @@ fn drop_lost(recovered: &mut Recovered) {
     });
 }
 
-/// Enters unsettled ordinals without batches as lost. A dead letter needs no batch here.
+/// Enters unsettled ordinals without batches as lost, and drops their keys. A dead letter needs no batch here.
 fn name_lost(recovered: &mut Recovered) {
     for (partition, state) in &mut recovered.table.partitions {
         let mut held = state.done.clone();
@@ -446,4 +446,5 @@ fn name_lost(recovered: &mut Recovered) {
         }
         state.lost.insert(next, state.end);
     }
+    recovered.table.drop_lost_keys();
 }

@@ -16,6 +16,7 @@ use kafka_courier_batcher::Stamp;
 use super::entry::{Entry, Ordinal, OutReason, Partition, Topic, TopicNumber};
 use super::ids::Life;
 use super::inputs::Inputs;
+use super::keys::{Keys, RecordKey};
 use super::ranges::OrdinalSet;
 
 /// The stamps of the records from an ordinal on.
@@ -56,6 +57,8 @@ pub struct PartitionTable {
     pub settled: Ordinal,
     /// The end offset of the log up to which the settled records are known to be, or -1.
     pub end_offset: i64,
+    /// The newest leader epoch that a process knew, if any did.
+    pub leader_epoch: Option<i32>,
     /// The ordinal after the last accepted record.
     pub end: Ordinal,
     /// Each life's first ordinal.
@@ -75,6 +78,7 @@ impl Default for PartitionTable {
         Self {
             settled: Ordinal(0),
             end_offset: -1,
+            leader_epoch: None,
             end: Ordinal(0),
             begins: BTreeMap::new(),
             anchor: None,
@@ -178,6 +182,8 @@ pub struct Table {
     pub partitions: BTreeMap<Partition, PartitionTable>,
     /// The inputs.
     pub inputs: Inputs,
+    /// The keys of requests.
+    pub keys: Keys,
 }
 
 impl Table {
@@ -200,12 +206,39 @@ impl Table {
                 let state = self.partition(*partition);
                 state.anchor = Some(StampRun { has_out: *has_out, ..StampRun::new(state.settled, *stamp, skips) });
             }
-            Entry::Out { partition, first, end, why } => self.partition(*partition).take_out(*first, *end, *why),
+            Entry::Out { partition, first, end, why } => {
+                self.partition(*partition).take_out(*first, *end, *why);
+                if *why == OutReason::Lost {
+                    self.drop_lost_keys();
+                }
+            }
             Entry::Mark { partition, settled, end_offset } => self.settle(*partition, *settled, *end_offset),
+            Entry::Leader { partition, epoch } => {
+                let state = self.partition(*partition);
+                state.leader_epoch = state.leader_epoch.max(Some(*epoch));
+            }
             Entry::Base(_) => {}
             Entry::Input { input, name } => self.inputs.begin(*input, name),
             Entry::Items { input, items } => self.inputs.deal(*input, items),
+            Entry::Keys { forget_before_ms, keys } => {
+                self.keys.forget_before(*forget_before_ms);
+                keys.iter().for_each(|key| self.take_key(*key));
+            }
         }
+    }
+
+    fn take_key(&mut self, key: RecordKey) {
+        // A repeated entry can follow the loss of its record.
+        let is_lost = self.partitions.get(&key.partition).is_some_and(|state| state.lost.contains(key.ordinal));
+        if !is_lost {
+            self.keys.insert(key);
+        }
+    }
+
+    /// Drops the keys of lost records.
+    pub(super) fn drop_lost_keys(&mut self) {
+        let partitions = &self.partitions;
+        self.keys.remove_lost(|partition| Some(partitions.get(&partition)?.lost.clone()));
     }
 
     fn partition(&mut self, partition: Partition) -> &mut PartitionTable {
@@ -242,6 +275,15 @@ impl Table {
     /// Returns the entries from which an empty table becomes this one.
     #[must_use]
     pub fn checkpoint(&self) -> Vec<Entry> {
+        let mut entries = self.checkpoint_without_keys();
+        if !self.keys.is_empty() {
+            entries.push(Entry::Keys { forget_before_ms: 0, keys: self.keys.iter().copied().collect() });
+        }
+        entries
+    }
+
+    /// Returns the entries of [`checkpoint`](Self::checkpoint), apart from the keys.
+    pub(crate) fn checkpoint_without_keys(&self) -> Vec<Entry> {
         let mut entries: Vec<Entry> = self.cluster.iter().cloned().map(Entry::Cluster).collect();
         entries.extend(self.topics.values().cloned().map(Entry::Topic));
         for (partition, state) in &self.partitions {
@@ -259,6 +301,7 @@ impl Table {
 
 fn checkpoint_partition(partition: Partition, state: &PartitionTable, entries: &mut Vec<Entry>) {
     entries.push(Entry::Mark { partition, settled: state.settled, end_offset: state.end_offset });
+    entries.extend(state.leader_epoch.map(|epoch| Entry::Leader { partition, epoch }));
     entries.push(Entry::End { partition, end: state.end });
     entries.extend(state.begins.iter().map(|(from, life)| Entry::Begin { partition, life: *life, from: *from }));
     entries.extend(state.anchor.iter().map(|run| Entry::Anchor {

@@ -5,7 +5,7 @@ use std::io;
 use super::round::{Round, WrittenFrame};
 use super::space::COPIED_BYTES;
 use super::{CommitError, Committed, Journal, ROUND_BYTES_MAX};
-use crate::core::encoding::ENTRY_HEADER;
+use crate::core::encoding::{self, ENTRY_HEADER};
 use crate::core::entry::Entry;
 use crate::core::frame::{self, BLOCK, Frame, FrameKind, FramePlace, FrameSequence};
 use crate::disk::Disk;
@@ -103,6 +103,14 @@ impl<D: Disk> Journal<D> {
         self.bases.iter().for_each(|base| Entry::Base(*base).encode(&mut bytes));
         self.table.checkpoint().iter().for_each(|entry| entry.encode(&mut bytes));
         bytes
+    }
+
+    /// Returns the length of a checkpoint. The keys, which are many, are not encoded.
+    pub(super) fn checkpoint_len(&self) -> usize {
+        let mut bytes = Vec::new();
+        self.bases.iter().for_each(|base| Entry::Base(*base).encode(&mut bytes));
+        self.table.checkpoint_without_keys().iter().for_each(|entry| entry.encode(&mut bytes));
+        bytes.len() + encoding::keys_len(self.table.keys.len())
     }
 
     /// Appends batches of the segment that must be copied. Returns whether there are any.

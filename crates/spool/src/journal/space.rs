@@ -44,7 +44,7 @@ impl<D: Disk> Journal<D> {
 
     /// The bytes before the first round of a segment.
     fn segment_overhead(&self) -> u64 {
-        BLOCK + frame::span(self.encode_checkpoint().len())
+        BLOCK + frame::span(self.checkpoint_len())
     }
 
     /// The bytes that files of further segments may have: those of the spare file, and those of files that may be created.

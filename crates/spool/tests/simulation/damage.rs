@@ -175,6 +175,7 @@ impl World<'_> {
         let mut history = History { table, damaged, stamps, is_damaged, ..History::default() };
         let batches: Vec<Entry> = batches.into_iter().map(Entry::Batch).collect();
         history.apply_entries(&batches);
+        history.keys = self.history.keys_without_lost(&history.table);
         let settled = |partition: &Partition| history.table.partitions[partition].settled;
         let records = history.records.clone();
         history.records = records.into_iter().filter(|((of, at), _)| *at >= settled(of)).collect();

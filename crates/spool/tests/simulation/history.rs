@@ -4,6 +4,7 @@
 //!  - Every record of a committed round is there, with its bytes, unless it is settled, or damaged and named.
 //!  - A round that was under way at a crash is there whole, or not at all.
 //!  - Nothing else is there.
+//!  - The key of a record is there if and only if the record was accepted and is not lost, until the key's time is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +12,12 @@ use kafka_courier_batcher::Stamp;
 
 use kafka_courier_spool::core::entry::{Entry, JournalBatch, Ordinal, Partition};
 use kafka_courier_spool::core::ids::Life;
+use kafka_courier_spool::core::keys::Keys;
 use kafka_courier_spool::core::recover::Recovered;
 use kafka_courier_spool::core::stamps::stamp_at;
 use kafka_courier_spool::core::table::{PartitionTable, Table};
 
-use crate::rounds::check_items;
+use crate::rounds::{check_items, forget_before, keyed, time};
 
 /// An opening: the state of the files, and the batches that the journal reads.
 pub(crate) struct Opened {
@@ -81,6 +83,8 @@ pub(crate) struct History {
     pub(crate) stamps: StampModel,
     /// The life that accepted each record.
     pub(crate) lives: BTreeMap<(Partition, Ordinal), Life>,
+    /// The records whose keys count, with the time of each.
+    pub(crate) keys: BTreeMap<(Partition, Ordinal), u64>,
 }
 
 /// Returns whether an entry may change the stamp of a record that has one.
@@ -96,6 +100,7 @@ fn without_lost(table: &Table) -> Table {
     let mut table = table.clone();
     let empty = PartitionTable::default().lost;
     table.partitions.values_mut().for_each(|state| state.lost = empty.clone());
+    table.keys = Keys::default();
     table
 }
 
@@ -165,6 +170,11 @@ impl History {
 
     pub(crate) fn apply_entries(&mut self, entries: &[Entry]) {
         for entry in entries {
+            if let Entry::Batch(batch) = entry {
+                let at_ms = time(&self.table);
+                self.keys.retain(|_, at| *at >= forget_before(at_ms));
+                self.keys.extend(keyed(&batch.head).map(|ordinal| ((batch.head.partition, ordinal), at_ms)));
+            }
             self.table.apply(entry);
             self.stamps.apply(entry);
             match entry {
@@ -181,6 +191,26 @@ impl History {
                 _ => {}
             }
         }
+    }
+
+    /// Returns the records whose keys an opening must have: those that it has lost have none.
+    pub(crate) fn keys_without_lost(&self, table: &Table) -> BTreeMap<(Partition, Ordinal), u64> {
+        let is_lost = |(of, ordinal): &(Partition, Ordinal)| {
+            table.partitions.get(of).is_some_and(|state| state.lost.contains(*ordinal))
+        };
+        self.keys.iter().filter(|(key, _)| !is_lost(key)).map(|(key, at)| (*key, *at)).collect()
+    }
+
+    /// Compares the keys with the records that were accepted.
+    fn check_keys(&self, table: &Table) -> Result<(), String> {
+        let found: BTreeMap<_, _> = table.keys.iter().map(|key| ((key.partition, key.ordinal), key.at_ms)).collect();
+        let expected = self.keys_without_lost(table);
+        if found != expected {
+            let missing: Vec<_> = expected.iter().filter(|(key, _)| !found.contains_key(*key)).collect();
+            let more: Vec<_> = found.iter().filter(|(key, _)| !expected.contains_key(*key)).collect();
+            return Err(format!("missing keys of {missing:?}, more keys of {more:?}"));
+        }
+        Ok(())
     }
 
     /// The records that the files hold.
@@ -203,6 +233,7 @@ impl History {
     pub(crate) fn compare(&self, opened: &Opened) -> Result<(), String> {
         let recovered = &opened.recovered;
         check_items(&recovered.table)?;
+        self.check_keys(&recovered.table)?;
         if damaged_frames(recovered).any(|frame| !self.damaged.contains(&frame)) {
             return Err(format!("damage where there is none: {:?}", recovered.damage));
         }
@@ -225,6 +256,7 @@ impl History {
     pub(crate) fn compare_damaged(&self, opened: &Opened) -> Result<(), String> {
         let recovered = &opened.recovered;
         check_items(&recovered.table)?;
+        self.check_keys(&recovered.table)?;
         let held = Self::held(opened)?;
         let lost = recovered.lost().flat_map(|(of, first, end)| (first.0..end.0).map(move |at| (of, Ordinal(at))));
         for key in lost {

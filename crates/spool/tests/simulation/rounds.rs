@@ -1,6 +1,7 @@
 //! The entries of rounds.
 //!
-//! Rule: each partition has an input, and each record is an item of it. The items of a batch are in its round.
+//! Rule: each partition has an input, and each record is an item of it. The first and the last record of a batch have keys of
+//! requests. The items and the keys of a batch are in its round.
 
 use kafka_courier_batcher::Stamp;
 use kafka_courier_spool::core::entry::{
@@ -8,6 +9,7 @@ use kafka_courier_spool::core::entry::{
 };
 use kafka_courier_spool::core::ids::Life;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
+use kafka_courier_spool::core::keys::RecordKey;
 use kafka_courier_spool::core::ranges::OrdinalSet;
 use kafka_courier_spool::core::table::Table;
 
@@ -48,6 +50,36 @@ fn push_items(entries: &mut Vec<Entry>, head: &BatchHead) {
     (head.first.0..head.end().0).for_each(|ordinal| items.insert(Ordinal(ordinal ^ 1), ordinal));
     entries.push(Entry::Input { input, name: format!("input-{}", input.0).into() });
     entries.push(Entry::Items { input, items });
+}
+
+/// The number of records, over all partitions, for which keys are kept.
+const KEYS_WINDOW: u64 = 300;
+
+/// The time of the next request: the number of records that were accepted before.
+pub(crate) fn time(table: &Table) -> u64 {
+    table.partitions.values().map(|state| state.end.0).sum()
+}
+
+/// The time before which keys are forgotten.
+pub(crate) fn forget_before(at_ms: u64) -> u64 {
+    at_ms.saturating_sub(KEYS_WINDOW)
+}
+
+/// The records of a batch that have a key.
+pub(crate) fn keyed(head: &BatchHead) -> impl Iterator<Item = Ordinal> {
+    let last = Ordinal(head.end().0 - 1);
+    [head.first, last].into_iter().take(head.count.min(2) as usize)
+}
+
+/// Adds the keys of a batch.
+fn push_keys(entries: &mut Vec<Entry>, table: &Table, head: &BatchHead) {
+    let (partition, at_ms) = (head.partition, time(table));
+    let key = |ordinal: Ordinal| {
+        let mut key = [partition.index as u8; 16];
+        key[..8].copy_from_slice(&ordinal.0.to_le_bytes());
+        RecordKey { key, payload: [7; 16], at_ms, partition, ordinal, index: 0, count: 1 }
+    };
+    entries.push(Entry::Keys { forget_before_ms: forget_before(at_ms), keys: keyed(head).map(key).collect() });
 }
 
 /// Compares the items of all inputs with the records that were accepted: each record's item is dealt with, and no other.
@@ -111,6 +143,7 @@ fn entry(rng: &mut Rng, table: &Table, life: Life, begun: &mut Begun, entries: &
             let byte = 1 + rng.index(250) as u8;
             let head = BatchHead { partition, life, first: end, count, notes: notes(end).into() };
             push_items(entries, &head);
+            push_keys(entries, table, &head);
             Some(Entry::Batch(JournalBatch { head, bytes: vec![byte; count as usize * 40].into() }))
         }
         // One partition is slow, so that its batches pin segments.
@@ -136,6 +169,7 @@ fn entry(rng: &mut Rng, table: &Table, life: Life, begun: &mut Begun, entries: &
             Some(Entry::Topic(Topic { number: TopicNumber(1), name, id: [1; 16], partitions: 3 }))
         }
         95..97 => Some(Entry::Cluster("cluster".into())),
+        97..99 => Some(Entry::Leader { partition, epoch: rng.index(9) as i32 }),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@
 //!  - A leader remembers a producer id by the timestamps of its records. A batch whose timestamps may be forgotten is old, and is
 //!    looked up before it is repeated.
 //!  - A stored batch waits for any time. Its timestamps move to the present when it leaves, if they are old or were refused for
-//!    their age, and never before the original ones.
+//!    their age. They move before the original ones only if those are in the future, and a leader refused them.
 //!  - Fresh timestamps that a leader refuses stay as they are: a clock is wrong, and a move would not help.
 //!  - A batch that is not stored has no such state.
 
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use super::super::config::is_old;
 use super::Flight;
 
-/// The age from which new timestamps may help a batch whose timestamps were refused, in milliseconds.
+/// The age from which new timestamps may help a batch whose timestamps were refused, in milliseconds. The same distance into the
+/// future counts.
 const RENEWABLE_AGE_MS: i64 = 60_000;
 
 /// The timestamps of a stored batch.
@@ -48,11 +49,18 @@ impl<T: Clone> Flight<T> {
         let is_old = wall_clock.filter(counts).is_some_and(|now| is_old(timestamp, now, memory));
         let has_waited = now.saturating_duration_since(self.times_at()) >= memory;
         // An attempt of a young batch may be in the log, and its leader may have forgotten the id since.
-        self.needs_lookup |= (is_old || has_waited) && !self.aged;
-        self.aged |= is_old || has_waited;
+        if is_old || has_waited {
+            self.count_as_old();
+        }
         if let Some(times) = &mut self.times {
             times.are_own &= !has_waited;
         }
+    }
+
+    /// Notes that the batch may be old, whatever the clocks say.
+    pub(crate) fn count_as_old(&mut self) {
+        self.needs_lookup |= !self.aged;
+        self.aged = true;
     }
 
     /// Returns the time of the newest record's timestamp.
@@ -81,8 +89,10 @@ impl<T: Clone> Flight<T> {
         let (has_open_attempt, aged) = (self.has_open_attempt(), self.aged);
         let Some(times) = self.times.as_mut().filter(|_| self.outstanding.is_none()) else { return };
         let behind = wall_clock.map_or(0, |wall_clock| wall_clock.saturating_sub(self.batch.max_timestamp()));
-        // A clock that was ahead has moved the times too far. They never precede the original ones.
-        let behind = behind.max(-self.batch.moved_ms());
+        // A clock that was ahead has moved the times too far, or gave the original ones. Other times never precede the original
+        // ones.
+        let is_ahead = times.are_refused && self.batch.moved_ms() <= 0 && behind <= -RENEWABLE_AGE_MS;
+        let behind = if is_ahead { behind } else { behind.max(-self.batch.moved_ms().max(0)) };
         let is_due = !times.are_kept && (times.are_refused || aged && !times.are_own);
         if !is_due || behind == 0 {
             return;
@@ -106,8 +116,10 @@ impl<T: Clone> Flight<T> {
         let age = wall_clock.map_or(0, |wall_clock| wall_clock.saturating_sub(self.batch.max_timestamp()));
         let is_moved_too_far = age < 0 && self.batch.moved_ms() > 0;
         let Some(times) = &mut self.times else { return false };
-        // Fresh times are refused because of a clock. Time helps if it is ahead, and a move forward would undo that.
-        times.are_kept = (times.are_kept || age < RENEWABLE_AGE_MS) && !is_moved_too_far;
+        // Fresh times are refused because of a clock. Time helps if it is ahead, and a move forward would undo that. Times in the
+        // future are from a clock that was corrected since.
+        let is_fresh = age.abs() < RENEWABLE_AGE_MS;
+        times.are_kept = (times.are_kept && age > -RENEWABLE_AGE_MS || is_fresh) && !is_moved_too_far;
         times.are_refused = !times.are_kept;
         times.are_refused
     }

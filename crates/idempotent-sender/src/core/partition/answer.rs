@@ -129,9 +129,13 @@ impl<T: Clone> PartitionSender<T> {
         if self.leader.knew(stamp.producer_id, cx.now) {
             let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
             sent.filter(before).filter(|flight| flight.provable).for_each(|flight| flight.prove(Proof::Written));
-            self.correct_epoch(stamp, cx);
         } else {
             self.window.iter_mut().filter(before).for_each(|earlier| earlier.provable = false);
+        }
+        // A leader that did not know the id may have begun with a later batch than the failed ones, before it showed its state.
+        if self.leader.knew_at_acceptance(stamp.producer_id, cx.now) {
+            self.correct_epoch(stamp, cx);
+        } else {
             self.unknown_batches.forget_proofs();
         }
     }

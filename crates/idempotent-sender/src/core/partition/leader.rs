@@ -7,11 +7,15 @@
 //!    ids. The epoch of a former topic must not hide the leader permanently, so a doubted epoch is dropped after some
 //!    failures.
 //!  - Only an acceptance raises the trust. Everything else lowers it or leaves it.
+//!  - A stored batch is sent to a leader only once the durable log has its epoch. A later process then adopts no former
+//!    leader, whose log lacks records of the later epoch. No doubt lowers this bound.
 
 use std::time::{Duration, Instant};
 
 use kafka_courier_batcher::Stamp;
 use kafka_courier_client::BrokerId;
+
+use super::super::ids::MoveId;
 
 /// A leader that received nothing for this long may have forgotten the producer id.
 const IDLE_REARM: Duration = Duration::from_secs(60);
@@ -37,6 +41,9 @@ impl Acceptance {
 enum LeaderTrust {
     /// The leader may not know the producer id. It then accepts any sequence number.
     None,
+    /// The leader's state or a refusal shows that it knows the id. The replicas may not, and the next leader may be one of
+    /// them.
+    Shown(Acceptance),
     /// The leader knew the id, so the next acceptance proves all earlier batches. One batch is in flight.
     Accepted(Acceptance),
     /// The leader knew the id, and nothing went wrong since. Several batches are in flight.
@@ -47,9 +54,16 @@ impl LeaderTrust {
     fn acceptance(self) -> Option<Acceptance> {
         match self {
             Self::None => None,
-            Self::Accepted(last) | Self::Pipelining(last) => Some(last),
+            Self::Shown(last) | Self::Accepted(last) | Self::Pipelining(last) => Some(last),
         }
     }
+}
+
+/// The newest leader epoch that the durable log has.
+#[derive(Clone, Copy, Default, Debug)]
+struct DurableEpoch {
+    epoch: Option<i32>,
+    requested: Option<(MoveId, i32)>,
 }
 
 /// The leader that metadata or a broker named.
@@ -61,11 +75,12 @@ pub(super) struct KnownLeader {
     /// Failures in a row of the known leader.
     doubts: u32,
     trust: LeaderTrust,
+    durable: DurableEpoch,
 }
 
 impl KnownLeader {
     pub(super) fn new() -> Self {
-        Self { broker: None, epoch: None, doubts: 0, trust: LeaderTrust::None }
+        Self { broker: None, epoch: None, doubts: 0, trust: LeaderTrust::None, durable: DurableEpoch::default() }
     }
 
     pub(super) fn broker(&self) -> Option<BrokerId> {
@@ -82,18 +97,54 @@ impl KnownLeader {
         let newer = epoch > self.epoch
             || (self.broker.is_none() && broker.is_some())
             || (epoch.is_none() && self.epoch.is_none());
-        if !newer || (broker == self.broker && epoch == self.epoch) {
+        let is_former = epoch < self.durable.epoch;
+        if !newer || is_former || (broker == self.broker && epoch == self.epoch) {
             return false;
         }
         (self.broker, self.epoch) = (broker, epoch);
         self.doubts = 0;
         self.stop_pipelining();
+        if matches!(self.trust, LeaderTrust::Shown(_)) {
+            self.forget_acceptance();
+        }
         true
     }
 
     /// Forgets the leader of a former topic, and takes the leader that metadata named for the recreated topic.
     pub(super) fn replace(&mut self, broker: Option<BrokerId>, epoch: Option<i32>) {
         *self = Self { broker, epoch, ..Self::new() };
+    }
+
+    /// Notes the leader epoch that an earlier process made durable. A leader of an earlier epoch is forgotten.
+    pub(super) fn inherit_epoch(&mut self, epoch: Option<i32>) {
+        self.durable.epoch = self.durable.epoch.max(epoch);
+        if self.broker.is_some() && self.epoch < self.durable.epoch {
+            *self = Self { durable: self.durable, ..Self::new() };
+        }
+    }
+
+    /// Returns whether the durable log has the leader's epoch, or the epoch is unknown.
+    pub(super) fn has_durable_epoch(&self) -> bool {
+        self.epoch <= self.durable.epoch
+    }
+
+    /// Returns whether the leader's epoch is being made durable.
+    pub(super) fn is_epoch_requested(&self) -> bool {
+        self.durable.requested.is_some_and(|(_, epoch)| Some(epoch) == self.epoch)
+    }
+
+    /// Notes that the newest known leader epoch is being made durable. Returns the epoch, if there is one.
+    pub(super) fn request_epoch(&mut self, id: MoveId) -> Option<i32> {
+        let newest = self.epoch.max(self.durable.epoch)?;
+        self.durable.requested = Some((id, newest));
+        Some(newest)
+    }
+
+    /// Notes that a requested epoch is durable.
+    pub(super) fn epoch_persisted(&mut self, id: MoveId) {
+        if let Some((_, epoch)) = self.durable.requested.take_if(|(requested, _)| *requested == id) {
+            self.durable.epoch = self.durable.epoch.max(Some(epoch));
+        }
     }
 
     /// Counts a failure of the known leader: it denied its leadership or could not be reached.
@@ -112,10 +163,10 @@ impl KnownLeader {
         self.trust = if knows_stamp { LeaderTrust::Pipelining(last) } else { LeaderTrust::None };
     }
 
-    /// Notes that the leader knows this producer id: its state or its answer shows it. The next acceptance proves earlier
-    /// batches.
+    /// Notes that the leader knows this producer id: its state or its answer shows it. The next acceptance of this leader proves
+    /// earlier batches.
     pub(super) fn knows(&mut self, stamp: Stamp, now: Instant) {
-        self.trust = LeaderTrust::Accepted(Acceptance { producer_id: stamp.producer_id, epoch: stamp.epoch, at: now });
+        self.trust = LeaderTrust::Shown(Acceptance { producer_id: stamp.producer_id, epoch: stamp.epoch, at: now });
     }
 
     /// Returns to one batch in flight. Acceptances still prove earlier batches.
@@ -150,6 +201,11 @@ impl KnownLeader {
     /// sent, accepts any sequence number.
     pub(super) fn knew(&self, producer_id: i64, now: Instant) -> bool {
         self.trust.acceptance().is_some_and(|last| last.producer_id == producer_id && last.is_recent(now))
+    }
+
+    /// Returns whether the leader knew this producer id before, and its acceptances show it.
+    pub(super) fn knew_at_acceptance(&self, producer_id: i64, now: Instant) -> bool {
+        self.knew(producer_id, now) && !matches!(self.trust, LeaderTrust::Shown(_))
     }
 
     /// Returns whether several batches may be in flight, unless the last acceptance is too old.

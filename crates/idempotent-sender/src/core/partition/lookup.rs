@@ -145,7 +145,7 @@ impl<T: Clone> PartitionSender<T> {
             SearchAnswer::Unreadable if proved > 0 && !self.is_repeated_in_vain() => {
                 self.settle_by_acceptance(proved, cx)
             }
-            SearchAnswer::Unreadable => self.fail_head(false, cx),
+            SearchAnswer::Unreadable => self.on_unreadable_log(lookup, state.run, cx),
         }
         self.close_gap(cx);
     }

@@ -14,7 +14,7 @@
 //!
 //! | struct | states |
 //! |---|---|
-//! | [`KnownLeader`] | no leader, or a leader. Its trust: *none*, *accepted* (an acceptance proves earlier batches), *pipelining* |
+//! | [`KnownLeader`] | no leader, or a leader. Its trust: *none*, *shown* (its state or a refusal shows the id), *accepted* (an acceptance proves earlier batches), *pipelining* |
 //! | [`TopicLife`] | *present*, *recreated* (a switch is pending) or *missing*. Beside it: the leader denied the topic id |
 //! | [`RetryState`] | *ready* or *backing off*. Beside it: *looking up* the head, or *looking up again* after the backoff |
 //! | [`PartitionStamps`] | *unassigned*, or *assigned*: with or without a gap, and the number of fences |
@@ -189,6 +189,7 @@ impl<T: Clone> PartitionSender<T> {
         if let Some(inherited) = inherited {
             flight.set_stamp(inherited.stamp);
             self.has_resumed = true;
+            self.leader.inherit_epoch(inherited.leader_epoch);
         }
         self.early.insert(ordinal, flight);
         while let Some(flight) = self.early.remove(&self.next_ordinal) {

@@ -6,10 +6,10 @@
 //!  - A leader whose state ends before a batch has not appended the batch. If its next sequence number is the batch's, the
 //!    batch is sent under its stamp, which the leader takes once. Otherwise the stamp can never enter, and the batch gets
 //!    one of this process's producer id.
-//!  - A leader that appended nothing of a producer id knows nothing of it. A leader that knows nothing of an id of which a
-//!    batch was acknowledged, or whose records are old, has forgotten it: the log decides, and what it does not show is not
-//!    written. The same holds if records are deleted that the batch may be among: a leader that starts with an empty log
-//!    forgets all ids. Without the right to read, such a batch is unknown.
+//!  - A leader that appended nothing of a producer id knows nothing of it. A leader that knows nothing may also have forgotten
+//!    the id, after `producer.id.expiration.ms` or with its log: the log decides, and what it does not show is not written.
+//!  - Without the right to read, the id counts as forgotten if a batch of it was acknowledged, if its records are old, or if
+//!    records are deleted that the batch may be among. Such a batch is unknown. Other batches are sent.
 //!  - A record is old by the wall clock or by the time that this process has run, whichever says so. An inherited record with a
 //!    time in the future is old too.
 //!  - Boundaries of batches are free, and sequence numbers are not: a batch of which the leader has a part is split there.
@@ -72,9 +72,11 @@ impl<T: Clone> PartitionSender<T> {
     }
 
     /// Notes that the wall clock and the time that this process has run disagree: the machine was suspended, or its clock was
-    /// set. The leader may have forgotten the producer id.
+    /// set. The leader may have forgotten the producer id, and what was sent may be older than both clocks say.
     pub(crate) fn on_clock_jump(&mut self) {
         self.leader.forget_acceptance();
+        let sent = self.unconfirmed.iter_mut().chain(&mut self.window);
+        sent.filter(|flight| flight.stored.is_some()).for_each(Flight::count_as_old);
     }
 
     /// Notes the gap behind an inherited batch that fails as unknown. The dead process may have had the batches behind it in
@@ -179,6 +181,7 @@ impl<T: Clone> PartitionSender<T> {
                 match lookup.doubt {
                     // The leader knows nothing, and refuses to begin with this sequence number (KAFKA-15591). It refuses no 0.
                     doubt if doubt.is_of_stamp() && stamp.base_sequence != 0 => self.restamp_behind_gap(cx),
+                    HeadDoubt::Inherited => self.search_run(lookup, RunState::Unacknowledged, cx),
                     _ => self.send_absent(lookup, cx),
                 }
             }
@@ -218,7 +221,7 @@ impl<T: Clone> PartitionSender<T> {
                 }
                 // A leader that forgot the id may have appended the batch before everything that its state shows.
                 false if age >= cx.config.id_memory || self.may_be_forgotten() => {
-                    self.search_run(lookup, RunState::Forgotten, cx);
+                    self.search_run(lookup, RunState::Behind, cx);
                 }
                 false => self.restamp_behind_gap(cx),
             };
@@ -309,6 +312,15 @@ impl<T: Clone> PartitionSender<T> {
         self.start_lookup(batch, lookup.doubt, Some(state), LookupTarget::Log(wanted), cx);
     }
 
+    /// Notes that the log can't be read. A leader that knows nothing of a run without acknowledgements has appended nothing of
+    /// it, or has a short `producer.id.expiration.ms`, which only the log would show.
+    pub(super) fn on_unreadable_log(&mut self, lookup: PendingLookup, run: RunState, cx: &mut Context<'_, T>) {
+        match run {
+            RunState::Unacknowledged => self.send_absent(lookup, cx),
+            _ => self.fail_head(false, cx),
+        }
+    }
+
     /// Settles the batches that the log shows, and gives the others another stamp if they are absent.
     pub(super) fn on_log_read_of_stored(
         &mut self,
@@ -325,13 +337,16 @@ impl<T: Clone> PartitionSender<T> {
             self.retry.succeeded();
         }
         self.settle_proved(cx);
-        let Some(head) = self.window.front() else { return };
+        // The answer to an attempt in flight decides about the next batch.
+        let Some(head) = self.window.front().filter(|head| head.outstanding.is_none()) else { return };
         let lookup = PendingLookup { batch: head.uid, ..lookup };
         let begins = head.stamp().is_some_and(|stamp| stamp.base_sequence == 0);
         match state.run {
             // A request of an earlier process can still arrive. Under the same stamps, the leader takes one of both.
-            RunState::Forgotten if begins || !lookup.doubt.is_of_stamp() => self.send_absent(lookup, cx),
-            RunState::Forgotten => self.restamp_behind_gap(cx),
+            RunState::Forgotten | RunState::Behind if !lookup.doubt.is_of_stamp() => self.send_absent(lookup, cx),
+            // A leader that knows nothing of an id takes the number 0. A number that has wrapped to 0 begins nothing.
+            RunState::Forgotten if begins => self.send_absent(lookup, cx),
+            RunState::Forgotten | RunState::Behind => self.restamp_behind_gap(cx),
             RunState::Fenced => self.restamp_absent(cx),
             // The leader has appended later batches without this one, which can't enter any more.
             RunState::Covered if is_whole && head.is_before(state.last_sequence) => self.restamp_absent(cx),
@@ -340,6 +355,7 @@ impl<T: Clone> PartitionSender<T> {
                 self.retry.look_up_again(lookup);
                 self.back_off(cx);
             }
+            RunState::Unacknowledged => self.send_absent(lookup, cx),
         }
     }
 

@@ -60,6 +60,10 @@ pub(super) enum RunState {
     Fenced,
     /// The leader has forgotten the run.
     Forgotten,
+    /// The leader knows the run only up to a number before the head, with a gap. It may have forgotten the run in between.
+    Behind,
+    /// The leader knows nothing of the run, and has acknowledged no batch of it.
+    Unacknowledged,
 }
 
 /// The lookup of the head batch.

@@ -4,12 +4,13 @@
 //!  - Nothing is sent during a backoff, a lookup, a switch to a recreated topic, or after the leader denied the topic id.
 //!  - A batch that must be sent again leaves before any new batch is stamped.
 //!  - A batch is stamped when it first leaves.
+//!  - A stored batch leaves once the durable log has its stamp, and the epoch of the leader that it is sent to.
 //!  - A stored batch that has waited for long gets new timestamps when it leaves (`Config::renews_timestamps`).
 
 use super::super::effects::Context;
 use super::super::flight::Flight;
 use super::super::ids::{MoveId, RequestId};
-use super::super::types::{Action, StampMove};
+use super::super::types::{Action, LeaderMove, StampMove};
 use super::OutgoingBatch;
 use super::PartitionSender;
 use super::stamps::RunScope;
@@ -40,7 +41,7 @@ impl<T: Clone> PartitionSender<T> {
         }
         if self.has_stored {
             self.refresh_ages(cx);
-            if self.must_look_up(cx) {
+            if self.must_look_up(cx) || !self.may_resend(cx) {
                 return None;
             }
         }
@@ -141,20 +142,39 @@ impl<T: Clone> PartitionSender<T> {
         }
         let scope = RunScope::of(&place);
         if self.stamps.is_durable(scope) {
-            return true;
+            return self.has_durable_leader(cx);
         }
         if !self.stamps.is_move_requested(scope) {
             let id = cx.out.new_move_id();
             let stamp = self.stamps.request_move(id, scope);
-            let partition = self.id;
-            cx.out.actions.extend(stamp.map(|stamp| Action::Persist(StampMove { partition, id, from, stamp })));
+            let (partition, leader_epoch) = (self.id, self.leader.request_epoch(id));
+            let stamps = stamp.map(|stamp| StampMove { partition, id, from, stamp, leader_epoch });
+            cx.out.actions.extend(stamps.map(Action::Persist));
         }
         false
     }
 
-    /// Notes that requested stamps are durable.
+    /// Returns whether stored batches of the window may be sent again to this leader.
+    fn may_resend(&mut self, cx: &mut Context<'_, T>) -> bool {
+        self.window.iter().all(|flight| flight.outstanding.is_some()) || self.has_durable_leader(cx)
+    }
+
+    /// Returns whether the durable log has the leader's epoch. Otherwise it is requested.
+    fn has_durable_leader(&mut self, cx: &mut Context<'_, T>) -> bool {
+        let has_epoch = self.leader.has_durable_epoch();
+        if !has_epoch && !self.leader.is_epoch_requested() {
+            let (partition, id) = (self.id, cx.out.new_move_id());
+            let epoch = self.leader.request_epoch(id);
+            let leader = epoch.map(|leader_epoch| LeaderMove { partition, id, leader_epoch });
+            cx.out.actions.extend(leader.map(Action::PersistLeader));
+        }
+        has_epoch
+    }
+
+    /// Notes that requested stamps, or a requested leader epoch, are durable.
     pub(crate) fn on_persisted(&mut self, id: MoveId) {
         self.stamps.persisted(id);
+        self.leader.epoch_persisted(id);
     }
 
     /// Changes the producer id well before its epochs are used up. A new id fences nothing, and batches in flight under

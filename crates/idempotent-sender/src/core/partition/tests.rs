@@ -89,7 +89,22 @@ impl PartitionBench {
         self.partition.enqueue(submission, uid);
     }
 
+    /// Sends the next batch. A requested leader epoch becomes durable first.
     fn send(&mut self) -> Option<(RequestId, Stamp)> {
+        let sent = self.send_now();
+        if sent.is_none() && self.persist_leader().is_some() { self.send() } else { sent }
+    }
+
+    /// Makes the requested leader epoch durable, and returns the epoch.
+    fn persist_leader(&mut self) -> Option<i32> {
+        let is_leader = |action: &Action<u32>| matches!(action, Action::PersistLeader(_));
+        let position = self.out.actions.iter().position(is_leader)?;
+        let Some(Action::PersistLeader(leader)) = self.out.actions.remove(position) else { return None };
+        self.partition.on_persisted(leader.id);
+        Some(leader.leader_epoch)
+    }
+
+    fn send_now(&mut self) -> Option<(RequestId, Stamp)> {
         self.requests += 1;
         let request = RequestId(self.requests);
         let outgoing = self.decide(|partition, cx| partition.next_outgoing(request, cx))?;

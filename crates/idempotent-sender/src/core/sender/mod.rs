@@ -135,7 +135,7 @@ impl<T: Clone> Sender<T> {
         }
     }
 
-    /// Handles the news that requested stamps are durable.
+    /// Handles the news that requested stamps, or a requested leader epoch, are durable.
     pub fn on_persisted(&mut self, now: Instant, partition: PartitionId, id: MoveId) {
         self.with_lane(partition, now, |lane, _| lane.partition.on_persisted(id));
     }
@@ -151,6 +151,11 @@ impl<T: Clone> Sender<T> {
     /// that batch were sealed now, it would wait for no other batch.
     pub fn is_free_for(&self, id: PartitionId, ordinal: u64) -> bool {
         self.topics.lane(id).is_some_and(|lane| lane.partition.is_free_for(ordinal))
+    }
+
+    /// Returns the epoch of the leader to which the partition's batches are sent. `None` if it is unknown or in doubt.
+    pub fn leader_epoch(&self, id: PartitionId) -> Option<i32> {
+        self.topics.lane(id)?.partition.leader_epoch()
     }
 
     /// Returns the number of records without a verdict.

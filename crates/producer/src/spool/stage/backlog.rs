@@ -64,6 +64,13 @@ impl<T: Clone + BatchToken> Stage<T> {
         self.lanes.insert(id, lane);
     }
 
+    /// Keeps the token of a batch of a run, because a caller may ask for the batch's deliveries.
+    pub(crate) fn recover_token(&mut self, id: PartitionId, place: StoredPlace, kept: KeptToken<T>) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.kept.insert((place.partition, place.first), kept);
+        }
+    }
+
     /// Keeps a durable batch in memory, or leaves its bytes to the disk.
     pub(super) fn store(&mut self, id: PartitionId, durable: DurableBatch<T>) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
@@ -296,12 +303,15 @@ impl<T: Clone + BatchToken> Stage<T> {
         let records = parts.iter().map(|part| u64::from(part.end - part.start)).sum();
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.losses += 1;
-        let tokens: Vec<_> = lane.kept.remove(&(head.partition, head.first)).into_iter().collect();
+        let first = |part: &Range<u32>| head.first.plus(part.start.into());
+        let tokens = parts.iter().filter_map(|part| lane.kept.remove(&(head.partition, first(part))));
+        let tokens: Vec<_> = tokens.collect();
         let batches = parts.len() as u64;
         let bytes = run.bytes / run.batches.max(1) * batches;
         self.remove_read(id, head, batches, records, bytes);
         let tickets = batches.saturating_sub(tokens.len() as u64);
-        let lost = UnreadBatches { partition: id, batches: tickets, records, ticket: run.ticket };
+        let is_inherited = run.published.is_none();
+        let lost = UnreadBatches { partition: id, batches: tickets, records, ticket: run.ticket, is_inherited };
         self.effects.push(Effect::Lost(lost, tokens));
         self.release_after(head.partition);
     }
@@ -346,7 +356,8 @@ impl<T: Clone + BatchToken> Stage<T> {
 /// Returns the batches of a run, of which some have tokens. Their records are counted in both.
 fn unread<T>(partition: PartitionId, run: &StoredRun, tokens: &[KeptToken<T>]) -> UnreadBatches {
     let batches = run.batches.saturating_sub(tokens.len() as u64);
-    UnreadBatches { partition, batches, records: run.records, ticket: run.ticket }
+    let (records, ticket, is_inherited) = (run.records, run.ticket, run.published.is_none());
+    UnreadBatches { partition, batches, records, ticket, is_inherited }
 }
 
 /// Returns the batches of the parts of a stored batch, each with the index of its first record.

@@ -1,21 +1,25 @@
 //! The rounds of a [`Stage`]: their entries, and the decisions that follow their end.
 //!
 //! Rules:
-//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, items, dead letters, marks, moves.
-//!  - A refused round is repeated: its facts first and alone, then its batches as soon as they have room, with their items.
+//!  - The entries of a round are in the order of their dependence: cluster, topics, batches, items, keys, dead letters, marks,
+//!    leader epochs, moves.
+//!  - A refused round is repeated: its facts first and alone, then its batches as soon as they have room, with their items
+//!    and keys.
 //!    The facts may be what had no room, and they may free it.
 //!  - A round names the items of an input in one entry, so that a reader has all of them or none.
 
 use std::collections::BTreeMap;
 
-use kafka_courier_idempotent_sender::core::StampMove;
+use kafka_courier_spool::core::encoding::RECORD_KEY_BYTES;
 use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Topic};
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
+use kafka_courier_spool::core::keys::RecordKey;
 
 use super::super::command::{BatchToken, Effect, StoredPlace};
 use super::super::fault::SpoolFault;
 use super::super::lane::{DurableBatch, Lane};
 use super::super::log::PartitionLog;
+use super::super::request_key::RequestKey;
 use super::{AcceptedBatch, Stage};
 
 /// More bytes than an entry of the journal has beside its batch, notes and entry of its partition.
@@ -26,15 +30,15 @@ const RANGE_BYTES: u64 = 16;
 impl<T: Clone + BatchToken> Stage<T> {
     /// Returns whether a round should start now.
     pub(crate) fn is_round_due(&self) -> bool {
-        let is_move_due = || self.changed.iter().any(|of| self.logs.get(of).is_some_and(PartitionLog::is_move_due));
+        let is_waited_for = || self.changed.iter().any(|of| self.logs.get(of).is_some_and(PartitionLog::is_waited_for));
         let has_batch = !self.accepted.is_empty() && !self.is_full;
-        self.write_fault.is_none() && (has_batch || is_move_due())
+        self.write_fault.is_none() && (has_batch || is_waited_for())
     }
 
     /// Returns whether the journal lacks something, for which no caller waits.
     pub(crate) fn has_changes(&self) -> bool {
         let is_new = self.is_cluster_changed || self.topics.values().any(|topic| topic.is_changed);
-        let has_inputs = !self.inputs.is_empty() || !self.skipped.is_empty();
+        let has_inputs = !self.inputs.is_empty() || !self.skipped.is_empty() || self.forget_keys_before.is_some();
         self.write_fault.is_none() && (is_new || has_inputs || !self.changed.is_empty() || !self.facts.is_empty())
     }
 
@@ -61,13 +65,14 @@ impl<T: Clone + BatchToken> Stage<T> {
         let mut round_items = self.written_skipped.clone();
         let mut total =
             round_items.values().map(|items| items.numbers.iter().count() as u64 * RANGE_BYTES).sum::<u64>();
+        let mut keys = RoundKeys { forget_before_ms: self.forget_keys_before.take(), keys: Vec::new() };
         self.is_full = false;
         let takes_batches = !std::mem::take(&mut self.is_facts_turn);
         while let Some(batch) = self.accepted.pop_front_if(|_| takes_batches) {
-            let items = batch.submission.token.items();
+            let (items, batch_keys) = (batch.submission.token.items(), batch.submission.token.keys());
             let ranges: usize = items.iter().map(|(_, items)| items.numbers.iter().count()).sum();
             total += (batch.submission.batch.len() + self.notes.len()) as u64 + BATCH_OVERHEAD;
-            total += ranges as u64 * RANGE_BYTES;
+            total += ranges as u64 * RANGE_BYTES + (batch_keys.len() * RECORD_KEY_BYTES) as u64;
             let is_first = self.written.is_empty();
             if total > room || (total > bytes && !is_first) {
                 self.is_full = is_first;
@@ -75,13 +80,15 @@ impl<T: Clone + BatchToken> Stage<T> {
                 break;
             }
             self.write_batch(&batch, &mut entries);
+            keys.add(batch.place, &batch_keys);
             self.written.push(batch);
             add_items(&mut round_items, &items);
         }
         entries.extend(round_items.into_iter().map(|(input, items)| Entry::Items { input, items }));
+        entries.extend(keys.entry());
         for partition in std::mem::take(&mut self.changed) {
             let Some(log) = self.logs.get_mut(&partition) else { continue };
-            self.moves.extend(log.write(&mut entries));
+            self.requests.extend(log.write(&mut entries));
         }
         self.written_notices.append(&mut self.notices);
         self.facts = entries.iter().filter(|entry| !matches!(entry, Entry::Batch(_))).cloned().collect();
@@ -109,8 +116,9 @@ impl<T: Clone + BatchToken> Stage<T> {
                 begun.remove(partition);
                 false
             }
-            // Items ride with their batches.
+            // Items and keys ride with their batches.
             Entry::Items { .. } => false,
+            Entry::Keys { keys, .. } => keys.is_empty(),
             _ => true,
         });
         let written = std::mem::take(&mut self.written);
@@ -147,16 +155,15 @@ impl<T: Clone + BatchToken> Stage<T> {
             self.release(partition);
         }
         self.effects.extend(std::mem::take(&mut self.written_notices).into_iter().map(Effect::Settled));
-        for StampMove { partition, id, .. } in std::mem::take(&mut self.moves) {
-            self.effects.push(Effect::Persisted { partition, id });
-        }
+        let answered = std::mem::take(&mut self.requests);
+        self.effects.extend(answered.into_iter().map(|(partition, id)| Effect::Persisted { partition, id }));
     }
 
     /// Notes that the round failed. Nothing more is stored.
     pub(crate) fn failed(&mut self, fault: &SpoolFault) {
         self.write_fault = Some(fault.clone());
         self.is_full = false;
-        self.moves.clear();
+        self.requests.clear();
         self.notices.clear();
         self.written_notices.clear();
         let waiting = std::mem::take(&mut self.written).into_iter().chain(std::mem::take(&mut self.accepted));
@@ -164,6 +171,39 @@ impl<T: Clone + BatchToken> Stage<T> {
         let early = self.lanes.values_mut().flat_map(Lane::take_early);
         let lost = waiting.into_iter().chain(early).map(|submission| Effect::NotStored(submission, fault.clone()));
         self.effects.extend(lost);
+    }
+}
+
+/// The keys of a round's records.
+struct RoundKeys {
+    forget_before_ms: Option<u64>,
+    keys: Vec<RecordKey>,
+}
+
+impl RoundKeys {
+    /// Adds the keys of the batch at `place`, each with the index of its record.
+    fn add(&mut self, place: StoredPlace, keys: &[(u32, RequestKey)]) {
+        let before = keys.iter().map(|(_, key)| key.forget_before_ms).max();
+        self.forget_before_ms = self.forget_before_ms.max(before);
+        self.keys.extend(keys.iter().map(|(index, key)| key_of_record(place, *index, key)));
+    }
+
+    fn entry(self) -> Option<Entry> {
+        let forget_before_ms = self.forget_before_ms?;
+        Some(Entry::Keys { forget_before_ms, keys: self.keys })
+    }
+}
+
+/// Returns a key with the record at `index` of the batch at `place`.
+fn key_of_record(place: StoredPlace, index: u32, key: &RequestKey) -> RecordKey {
+    RecordKey {
+        key: key.digest,
+        payload: key.payload,
+        at_ms: key.at_ms,
+        partition: place.partition,
+        ordinal: place.ordinal(index),
+        index: key.index,
+        count: key.count,
     }
 }
 

@@ -19,7 +19,7 @@ const PLACE: Partition = Partition { topic: TopicNumber(4), index: 0 };
 
 fn inherited() -> InheritedStamp {
     let stamp = Stamp { producer_id: 5, epoch: 0, base_sequence: 0 };
-    InheritedStamp { stamp, search_from: Some(3), is_acknowledged: false, follows_unknown: false }
+    InheritedStamp { stamp, search_from: Some(3), is_acknowledged: false, follows_unknown: false, leader_epoch: None }
 }
 
 #[test]

@@ -243,6 +243,14 @@ proptest! {
     }
 }
 
+#[test]
+fn checkpoint_keeps_the_newest_leader() {
+    let leader = |epoch| Entry::Leader { partition: PARTITION, epoch };
+    let newest = table(&[leader(3), leader(5), leader(4), mark(2)]);
+    assert_eq!(newest.partitions[&PARTITION].leader_epoch, Some(5));
+    assert_eq!(table(&newest.checkpoint()), newest);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 

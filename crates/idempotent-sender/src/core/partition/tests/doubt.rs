@@ -11,7 +11,13 @@ fn in_doubt(doubt: DoubtPolicy) -> PartitionBench {
     let mut bench = PartitionBench::new(Config { doubt, ..Config::default() });
     for ordinal in 0..2 {
         let stamp = Stamp { producer_id: 3, epoch: 2, base_sequence: ordinal as i32 };
-        let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: true, follows_unknown: false };
+        let inherited = InheritedStamp {
+            stamp,
+            search_from: None,
+            is_acknowledged: true,
+            follows_unknown: false,
+            leader_epoch: None,
+        };
         let stored = StoredBatch { first: ordinal, topic: 0, life: 1, inherited: Some(inherited) };
         bench.submit_stored(ordinal, 1, Some(stored));
     }

@@ -7,6 +7,7 @@ use crate::core::lookup::{LogSearchTarget, SearchAnswer};
 use crate::core::types::{InheritedStamp, StampMove};
 
 mod forgotten;
+mod leader_epoch;
 mod partial;
 
 /// Returns a stamp of the earlier process. The producer id of this process is 7.
@@ -30,7 +31,8 @@ impl PartitionBench {
         for (ordinal, count) in (0..).zip(records) {
             let stamp = inherited(first).advance(index);
             let follows_unknown = self.follows_unknown;
-            let inherited = Some(InheritedStamp { stamp, search_from: None, is_acknowledged, follows_unknown });
+            let inherited =
+                Some(InheritedStamp { stamp, search_from: None, is_acknowledged, follows_unknown, leader_epoch: None });
             self.submit_stored(
                 ordinal,
                 *count,
@@ -49,6 +51,12 @@ impl PartitionBench {
     fn ask(&mut self, answer: StateLookupAnswer) {
         assert!(self.send().is_none(), "the leader is asked first");
         self.answer_state(answer);
+    }
+
+    /// The leader knows nothing of the earlier process, and its log has nothing of it.
+    fn ask_without_log(&mut self) {
+        self.ask(NOT_KNOWN);
+        self.finish_search(&SearchAnswer::Read(vec![]));
     }
 
     fn answer_state(&mut self, answer: StateLookupAnswer) {
@@ -139,9 +147,9 @@ fn each_leader_is_asked_again() {
     for (leader, epoch) in [(2, 6), (1, 6)] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[2, 3], 0, false);
-        bench.ask(NOT_KNOWN);
+        bench.ask_without_log();
         bench.decide(|partition, _| partition.adopt_leader(Some(BrokerId(leader)), Some(epoch)));
-        bench.ask(NOT_KNOWN);
+        bench.ask_without_log();
         assert_eq!(bench.send_later(), Some(inherited(0)));
     }
 }
@@ -159,12 +167,30 @@ fn state_decides_about_absent_batch() {
     ] {
         let mut bench = PartitionBench::new(Config::default());
         bench.inherit(&[2], first, false);
-        bench.ask(answer);
+        match answer {
+            NOT_KNOWN => bench.ask_without_log(),
+            answer => bench.ask(answer),
+        }
         let expected = keeps_stamp.then_some(inherited(first));
         assert_eq!(bench.send_later(), expected, "{first} {answer:?}");
         let persisted = (!keeps_stamp).then_some((0, own(0, 0)));
         assert_eq!(bench.persist(), persisted, "{first} {answer:?}");
     }
+}
+
+/// The leader may have a short `producer.id.expiration.ms`.
+#[test]
+fn unacknowledged_run_is_searched() {
+    let mut bench = PartitionBench::new(Config::default());
+    bench.inherit(&[2], 0, false);
+    bench.ask(NOT_KNOWN);
+    bench.finish_search(&logged(0, 2, 40));
+    assert_eq!(bench.verdicts(), [(0, delivered(40))]);
+    let mut bench = PartitionBench::new(Config::default());
+    bench.inherit(&[2], 0, false);
+    bench.ask(NOT_KNOWN);
+    bench.finish_search(&SearchAnswer::Unreadable);
+    assert_eq!(bench.send_later(), Some(inherited(0)));
 }
 
 #[test]
@@ -289,7 +315,7 @@ fn unreadable_duplicate_counts_as_appended() {
 fn rejected_inherited_batch_is_unknown() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[2], 0, false);
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
     bench.answer_state(NOT_KNOWN);
@@ -300,7 +326,7 @@ fn rejected_inherited_batch_is_unknown() {
 fn gap_behind_unknown_proves_nothing() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1; 7], 0, false);
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let sent = bench.send().unwrap();
     bench.fail(sent, ErrorCode::INVALID_RECORD, -1);
     bench.answer_state(NOT_KNOWN);
@@ -339,11 +365,28 @@ fn old_gap_leaves_no_trust() {
     bench.inherit(&[1], 0, false);
     bench.aged = false;
     let stamp = inherited(1);
-    let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
+    let inherited =
+        InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false, leader_epoch: None };
     bench.submit_stored(1, 1, Some(StoredBatch { first: 1, topic: 0, life: 1, inherited: Some(inherited) }));
     bench.ask(UNREADABLE);
     bench.ask(state(2, 0));
     assert!(!bench.partition.leader.knew(3, bench.now), "it may have forgotten the id when the batch arrives");
+}
+
+#[test]
+fn wrapped_number_begins_no_run() {
+    let mut bench = PartitionBench::new(Config::default());
+    bench.aged = true;
+    bench.inherit(&[1], 0, false);
+    let behind = state(2, i32::MAX - 9);
+    bench.ask(behind);
+    bench.finish_search(&SearchAnswer::Read(vec![]));
+    let sent = bench.send().unwrap();
+    bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
+    bench.answer_state(behind);
+    bench.finish_search(&SearchAnswer::Read(vec![]));
+    assert!(bench.send_later().is_none(), "the leader refuses the number for ever");
+    assert_eq!(bench.persist(), Some((0, own(0, 0))));
 }
 
 #[test]
@@ -375,7 +418,7 @@ fn new_batches_wait_for_inherited() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit(&[1, 1], 0, false);
     (2..4).for_each(|ordinal| bench.submit_new(ordinal, 2));
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let first = bench.send().unwrap();
     bench.accept(first, 40);
     let second = bench.send().unwrap();

@@ -94,7 +94,8 @@ fn chosen_timestamps_are_kept() {
 fn inherited_batch_is_renewed_once_absent() {
     let mut bench = renewing();
     let stamp = Stamp { producer_id: 3, epoch: 2, base_sequence: 0 };
-    let inherited = InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false };
+    let inherited =
+        InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false, leader_epoch: None };
     bench.submit_waiting(0, Some(inherited));
     bench.wait(HALF_A_DAY);
     assert!(bench.send().is_none());
@@ -159,4 +160,22 @@ fn wrong_clock_moves_times_back() {
         bench.fail(again, ErrorCode::INVALID_TIMESTAMP, -1);
     }
     assert_eq!(bench.sent_times(), [5_000]);
+}
+
+/// The clock of the process that published the batch was a day ahead, and is right now.
+#[test]
+fn refused_future_timestamps_move_back() {
+    let mut bench = renewing();
+    bench.wall_clock = Some(1 - 2 * HALF_A_DAY_MS);
+    bench.submit_waiting(0, None);
+    bench.send();
+    bench.persist_all();
+    let refused = bench.send().unwrap();
+    assert_eq!(bench.sent_times(), [1]);
+    bench.fail(refused, ErrorCode::INVALID_TIMESTAMP, -1);
+    bench.now += Duration::from_secs(1);
+    let again = bench.send().unwrap();
+    assert_eq!((again.1, bench.sent_times()), (refused.1, vec![1 - 2 * HALF_A_DAY_MS]));
+    bench.accept(again, 0);
+    assert_eq!(bench.verdicts(), [(0, delivered(0))]);
 }

@@ -9,10 +9,11 @@ fn deleted_records_show_no_absence() {
     {
         let mut bench = PartitionBench::new(Config::default());
         let (is_acknowledged, follows_unknown) = (false, false);
-        let inherited = InheritedStamp { stamp: inherited(0), search_from, is_acknowledged, follows_unknown };
+        let inherited =
+            InheritedStamp { stamp: inherited(0), search_from, is_acknowledged, follows_unknown, leader_epoch: None };
         bench.submit_stored(0, 1, Some(StoredBatch { first: 0, topic: 0, life: 1, inherited: Some(inherited) }));
         bench.ask(StateLookupAnswer::NotKnown { log_start });
-        assert_eq!(bench.wanted().is_none(), is_sent, "{search_from:?} {log_start}");
+        bench.finish_search(&SearchAnswer::Unreadable);
         assert_eq!(bench.send_later().is_some(), is_sent, "{search_from:?} {log_start}");
     }
 }
@@ -44,6 +45,43 @@ fn suspension_forces_a_lookup() {
 }
 
 #[test]
+fn clock_jump_forces_a_lookup() {
+    let mut bench = PartitionBench::new(Config::default());
+    bench.wall_clock = Some(2);
+    bench.submit_new(0, 1);
+    bench.send();
+    bench.persist();
+    let sent = bench.send().unwrap();
+    bench.decide(|partition, _| partition.on_clock_jump());
+    bench.lose(sent);
+    bench.now += Duration::from_secs(1);
+    bench.ask(NOT_KNOWN);
+    assert!(bench.wanted().is_some(), "the machine may have been suspended, and its clock set back");
+}
+
+#[test]
+fn search_decides_nothing_in_flight() {
+    let mut bench = PartitionBench::new(Config::default());
+    bench.wall_clock = Some(2);
+    (0..3).for_each(|ordinal| bench.submit_new(ordinal, 1));
+    bench.send();
+    bench.persist();
+    let first = bench.send().unwrap();
+    bench.accept(first, 40);
+    let [second, third] = bench.send_all()[..] else { panic!() };
+    bench.decide(|partition, _| partition.on_clock_jump());
+    bench.lose(second);
+    bench.now += Duration::from_secs(1);
+    bench.ask(StateLookupAnswer::Producer { epoch: 0, last_sequence: 2, age: Duration::ZERO });
+    bench.finish_search(&logged(1, 1, 41));
+    bench.now += Duration::from_secs(1);
+    assert!(bench.send().is_none());
+    assert_eq!(bench.verdicts().len(), 2, "the third is in flight");
+    bench.accept(third, 42);
+    assert_eq!(bench.verdicts(), [(2, delivered(42))]);
+}
+
+#[test]
 fn clock_jump_ends_pipelining() {
     let mut bench = PartitionBench::new(Config::default());
     (0..4).for_each(|ordinal| bench.submit_new(ordinal, 1));
@@ -64,7 +102,8 @@ fn wall_clock_shows_old_records() {
         bench.wall_clock = Some(wall_clock);
         bench.inherit(&[1], 0, false);
         bench.ask(NOT_KNOWN);
-        assert_eq!(bench.wanted().is_some(), is_old, "a leader forgets old records: {wall_clock}");
+        bench.finish_search(&SearchAnswer::Unreadable);
+        assert_eq!(bench.send_later().is_none(), is_old, "a leader forgets old records: {wall_clock}");
     }
 }
 

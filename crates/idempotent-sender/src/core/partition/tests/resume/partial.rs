@@ -6,7 +6,13 @@ impl PartitionBench {
     /// Submits the batch of one record with this number, and the same sequence number.
     fn inherit_one(&mut self, number: u64, follows_unknown: bool) {
         let stamp = inherited(number as i32);
-        let inherited = Some(InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown });
+        let inherited = Some(InheritedStamp {
+            stamp,
+            search_from: None,
+            is_acknowledged: false,
+            follows_unknown,
+            leader_epoch: None,
+        });
         self.submit_stored(number, 1, Some(StoredBatch { first: number, topic: 0, life: 1, inherited }));
     }
 
@@ -57,7 +63,7 @@ fn requests_for_lost_batches_end() {
 fn later_batches_share_the_answer() {
     let mut bench = PartitionBench::new(Config::default());
     bench.inherit_one(0, false);
-    bench.ask(NOT_KNOWN);
+    bench.ask_without_log();
     let first = bench.send().unwrap();
     bench.inherit_one(1, false);
     bench.accept(first, 50);
@@ -88,7 +94,8 @@ impl PartitionBench {
     fn submit_at(&mut self, ordinal: u64, number: u64) {
         let stamp = inherited(number as i32);
         let (search_from, is_acknowledged, follows_unknown) = (None, false, false);
-        let inherited = Some(InheritedStamp { stamp, search_from, is_acknowledged, follows_unknown });
+        let inherited =
+            Some(InheritedStamp { stamp, search_from, is_acknowledged, follows_unknown, leader_epoch: None });
         self.submit_stored(ordinal, 1, Some(StoredBatch { first: number, topic: 0, life: 1, inherited }));
     }
 }
@@ -105,7 +112,7 @@ fn doubt_reaches_batches_submitted_later() {
     for number in 0..8 {
         partial.inherit_one(number, true);
         if number == 2 {
-            partial.ask(NOT_KNOWN);
+            partial.ask_without_log();
             let sent = partial.send().unwrap();
             partial.accept(sent, 50);
         }
