@@ -5,7 +5,6 @@
 //! - The log has what a spool has: batches, marks, records that are out, moves of stamps, and leader epochs. The stamps of an earlier life
 //!   follow from it alone.
 //! - Every sent record is in the log, under the stamp that follows from the log. So is the epoch of its leader.
-//! - The sender has a bounded number of records of a partition, in some lives. It gets more when it asks, and with each verdict.
 //! - The log gives a partition another topic number now and then. The sender gets the batches of a number once all of the
 //!   former number are settled.
 //! - Written requests of a dead process may still arrive. Nothing else of it remains.
@@ -28,8 +27,6 @@ use crate::world::{World, core_partition, model_partition};
 
 /// Ids of the senders are this far apart.
 const IDS_PER_LIFE: u64 = 1 << 32;
-/// The records of a partition that the sender may have, for the lives in turn.
-const LEASHES: [u64; 4] = [u64::MAX, 1, 4, 12];
 /// The time after which a publisher that found no process tries again.
 const PUBLISHER_INTERVAL: Micros = 10 * MS;
 
@@ -192,33 +189,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// Hands the batches to the sender that it may have.
-    fn send_held(&mut self, partition: usize) -> Result<(), String> {
-        loop {
-            let Some(lives) = &mut self.lives else { return Ok(()) };
-            let stored = &mut lives.partitions[partition];
-            let place = stored.held.front().and_then(|next| next.stored.as_deref().copied());
-            let leash = LEASHES[(self.plan.seed.wrapping_add(lives.life) % LEASHES.len() as u64) as usize];
-            if place.is_none_or(|place| !stored.may_send(&place)) || stored.with_sender >= leash.max(stored.granted) {
-                return Ok(());
-            }
-            let Some(next) = stored.held.pop_front() else { return Ok(()) };
-            stored.with_sender += u64::from(next.batch.record_count());
-            let ordinal = stored.submitted;
-            stored.submitted += 1;
-            self.submit_to_sender(Submission { ordinal, ..next })?;
-        }
-    }
-
-    /// Hands more batches to the sender, which can't decide without them.
-    pub(crate) fn give_more(&mut self, partition: usize) -> Result<(), String> {
-        if let Some(lives) = &mut self.lives {
-            let stored = &mut lives.partitions[partition];
-            stored.granted = 2 * stored.with_sender + 1;
-        }
-        self.send_held(partition)
     }
 
     /// Writes a mark if the settled records have become more.
