@@ -57,7 +57,7 @@ enum LogWrite {
 #[derive(Debug, Default)]
 pub(crate) struct Lives {
     pub(crate) life: u64,
-    partitions: [StoredPartition; PARTITIONS],
+    pub(crate) partitions: [StoredPartition; PARTITIONS],
     writes: VecDeque<LogWrite>,
     /// The time at which the last write ends.
     busy_until: Micros,
