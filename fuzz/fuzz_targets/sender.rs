@@ -253,6 +253,7 @@ impl Bench {
             let Some(action) = self.sender.poll(self.now) else { break };
             match action {
                 Action::Persist(stamps) => self.sender.on_persisted(self.now, stamps.partition, stamps.id),
+                Action::PersistLeader(leader) => self.sender.on_persisted(self.now, leader.partition, leader.id),
                 Action::Connect { conn, .. } => self.connecting.push(conn),
                 Action::Disconnect { conn } => {
                     self.connecting.retain(|other| *other != conn);
@@ -275,7 +276,7 @@ impl Bench {
                 Action::Correct { token, records, .. } => {
                     assert!(records.iter().all(|record| self.verdicts[token][record as usize] == 1));
                 }
-                Action::TopicReady { .. } | Action::TopicFailed { .. } | Action::Waits { .. } => {}
+                Action::TopicReady { .. } | Action::TopicFailed { .. } | Action::Waits { .. } | Action::More(_) => {}
             }
         }
         // A batch without an answer from a former leader may already be in flight to its successor.
