@@ -7,12 +7,13 @@
 use std::sync::Arc;
 
 use kafka_courier::events::SystemStamper;
+use kafka_courier_gateway::shapes::dead_letters::{PageQuery, SpoolQuery, read_purge, read_replay};
 use kafka_courier_gateway::shapes::event::{read_body, read_one};
 use kafka_courier_gateway::shapes::ndjson::Lines;
 use kafka_courier_gateway::shapes::principal::Principals;
 use kafka_courier_gateway::shapes::query::{Query, QueryOf};
 use kafka_courier_gateway::shapes::record::{Context, Reading};
-use kafka_courier_gateway::shapes::{ack::TopicAcks, cloudevents, percent, raw, route::Route};
+use kafka_courier_gateway::shapes::{ack::TopicAcks, cloudevents, openmetrics, percent, raw, records, route::Route};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -21,7 +22,8 @@ fuzz_target!(|data: &[u8]| {
     let context = Context { correlation_id: Some("c".to_owned()), trace: None };
     let (stamper, needs_source) = (&SystemStamper, true);
     let reading = Reading { topic_of: &topic_of, context: &context, max_depth: 64, max_events: 100, stamper, needs_source };
-    let _ = read_body(data, reading);
+    let _ = (read_body(data, reading), records::read_body("t", data, reading));
+    let _ = (read_purge(data), read_replay(data, None));
     if let Ok(record) = read_one(data, reading) {
         let value = record.value.clone().expect("an event has a value");
         assert_eq!(read_one(&value, reading).expect("our own event can be read"), record);
@@ -33,6 +35,8 @@ fuzz_target!(|data: &[u8]| {
     headers(data, reading);
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = (Query::parse(text, QueryOf::Events), Route::find("POST", text), Principals::parse(text));
+        let _ = (PageQuery::parse(text), SpoolQuery::parse(text), openmetrics::is_preferred(Some(text)));
+        let _ = openmetrics::from_prometheus(text);
         if let Some(acks) = TopicAcks::parse(text) {
             assert_eq!(TopicAcks::parse(&acks.to_string()), Some(acks));
         }

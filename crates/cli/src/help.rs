@@ -19,6 +19,7 @@ const SERVE: &str = "\
 Examples:
   courier serve --embedded-broker
   courier serve --brokers localhost:9092 --spool /var/lib/app/spool
+  courier serve --config courier.toml --log-format json --log-level info
   courier serve --listen 127.0.0.1:8080 --ack-floor disk --spool /var/lib/app/spool";
 
 const HEALTH: &str = "\

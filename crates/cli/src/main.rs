@@ -50,6 +50,17 @@ struct Cli {
     /// LEVEL is off, error, warn, info, debug or trace, or a filter such as rskafka=debug.
     #[arg(long, global = true, value_name = "LEVEL", display_order = 900)]
     log_level: Option<String>,
+    /// Log as text, or as a JSON object in each line, messages of the command included
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        env = "COURIER_LOG_FORMAT",
+        display_order = 901
+    )]
+    log_format: logging::LogFormat,
     #[command(subcommand)]
     command: CourierCommand,
 }
@@ -83,7 +94,7 @@ fn main() -> ExitCode {
             return code.into();
         }
     };
-    if let Err(error) = logging::start(cli.log_level.as_deref()) {
+    if let Err(error) = logging::start(cli.log_level.as_deref(), cli.log_format) {
         say(&format!("--log-level: {error}"));
         return Exit::Usage.into();
     }
@@ -132,6 +143,11 @@ fn positive_number(text: &str) -> Result<NonZeroU32, ArgumentError> {
 /// example, several settings are invalid.
 fn say(text: &str) {
     let mut err = std::io::stderr().lock();
+    if let Some(line) = logging::json_message(text) {
+        // As below.
+        let _ = writeln!(err, "{line}");
+        return;
+    }
     for line in text.lines() {
         // A failed write to standard error can't be reported and changes no outcome.
         let _ = writeln!(err, "courier: {}", printable(line));

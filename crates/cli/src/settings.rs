@@ -15,6 +15,9 @@ use kafka_courier::{ConfigErrors, ConfigLoader, Endpoint, EndpointError, LoadedC
 use crate::argument::ArgumentError;
 use crate::exit::{CommandError, Exit};
 
+/// The table of a settings file with the options of `courier serve`.
+const SERVE: &str = "serve";
+
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct SettingsArgs {
@@ -26,7 +29,7 @@ pub(crate) struct SettingsArgs {
     /// Read settings from a TOML or JSON file
     ///
     /// A file whose name ends in .json is JSON, any other is TOML. Names are the option names of `courier config`, or the
-    /// property names of the Java client. Environment variables take precedence over the file.
+    /// property names of the Java client. The table [serve] has the options of `courier serve`. Environment variables take precedence over the file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set any option, such as flush_timeout=5ms (repeatable)
@@ -79,7 +82,8 @@ impl SettingsArgs {
 
     /// Merges all sources, and prints the warnings.
     pub(crate) fn load(&self) -> Result<LoadedConfig, ConfigErrors> {
-        let mut loader = ConfigLoader::new().env();
+        // The options of `courier serve`. The other commands share the file.
+        let mut loader = ConfigLoader::new().own_table(SERVE).env();
         if let Some(path) = &self.config {
             loader = loader.file(path);
         }

@@ -23,6 +23,45 @@ pub struct GatewayOption {
     pub help: String,
     /// Whether the option is true or false.
     pub is_switch: bool,
+    /// The group of the option in a help.
+    pub group: OptionGroup,
+}
+
+/// A group of options.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum OptionGroup {
+    /// Addresses and the end of the service.
+    Service,
+    /// Who may publish and manage.
+    Clients,
+    /// The meaning of answers.
+    Answers,
+    /// Limits of requests and connections.
+    Limits,
+}
+
+impl OptionGroup {
+    /// Returns the heading of the group in a help.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::Clients => "Service: clients",
+            Self::Answers => "Service: answers",
+            Self::Limits => "Service: limits",
+        }
+    }
+
+    fn of(option: &str) -> Self {
+        match option {
+            "listen" | "management" | "drain_delay" | "grace" => Self::Service,
+            "management_token" | "tokens_file" | "insecure_no_auth" => Self::Clients,
+            "ack" | "ack_floor" | "topic_acks" => Self::Answers,
+            _ if option.starts_with("tls_") || option.starts_with("rate_") => Self::Clients,
+            _ if option.starts_with("answer_") || option.starts_with("dedupe_") => Self::Answers,
+            _ => Self::Limits,
+        }
+    }
 }
 
 /// Why a value of an option is invalid.
@@ -87,6 +126,7 @@ macro_rules! options {
                     default: OptionText::write(&defaults.$name),
                     help: concat!($($doc),+).trim().to_owned(),
                     is_switch: <$kind as OptionText>::is_switch(),
+                    group: OptionGroup::of(stringify!($name)),
                 },)+]
             }
         }
@@ -144,12 +184,17 @@ options! {
     max_body_bytes: usize = 16 << 20;
     /// The largest body in bytes after decompression. For NDJSON it bounds nothing beyond max_body_bytes.
     max_decompressed_bytes: usize = 16 << 20;
-    /// The maximum number of events in a request.
+    /// The maximum number of events in a request, or of events without a result for stream=true.
     max_events: usize = 10_000;
+    /// The maximum number of topics that requests name with /v1/topics/{topic}, existing or not, until the service ends. The
+    /// producer keeps a state for each of them.
+    max_topics: usize = 10_000;
     /// The deepest nesting of JSON, up to 127.
     max_json_depth: usize = 64;
     /// Memory for the bodies of all requests and their answers, in bytes. A request without room gets 503.
     max_inflight_bytes: usize = 64 << 20;
+    /// Memory for results that a client of stream=true has not read, in bytes. Beyond it the connection is reset.
+    max_result_bytes: usize = 1 << 20;
     /// The maximum number of connections for events. Further clients wait until a connection ends.
     max_connections: usize = 10_000;
     /// The maximum number of concurrent requests of an HTTP/2 connection.

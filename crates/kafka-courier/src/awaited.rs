@@ -1,6 +1,7 @@
 //! [`AwaitedDelivery`], the delivery of a record whose caller publishes it again itself if it fails.
 //!
-//! Rule: a dropped or detached delivery leaves the record to the dead letters, as any other delivery does.
+//! Rule: a dropped or detached delivery leaves the record to the dead letters, as any other delivery does. This includes a record
+//! whose failure was on the way to the caller.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use crate::producer::KafkaProducer;
 pub struct AwaitedDelivery {
     delivery: Delivery,
     awaited: Arc<AwaitedRecord>,
+    /// Whether the caller has the verdict.
+    is_settled: bool,
 }
 
 /// Why an awaited record failed, and the dead letter that keeps the record.
@@ -38,13 +41,23 @@ pub struct AwaitedError {
     pub error: DeliveryError,
     /// The dead letter of the record. `None` if the record returned to the caller.
     pub dead_letter: Option<LetterId>,
+    record: Arc<AwaitedRecord>,
 }
 
 debug_as_display!(AwaitedError);
 
+impl AwaitedError {
+    /// Leaves a record that has returned to the dead letters, because the caller no longer keeps it. Returns the id of the record's
+    /// dead letter. An error that is only dropped leaves the record to the caller.
+    pub fn leave_to_dead_letters(&self) -> Option<LetterId> {
+        self.record.leave();
+        self.record.letter()
+    }
+}
+
 impl AwaitedDelivery {
     pub(crate) fn new(delivery: Delivery, awaited: Arc<AwaitedRecord>) -> Self {
-        Self { delivery, awaited }
+        Self { delivery, awaited, is_settled: false }
     }
 
     /// Returns a future that is ready once the record is in the producer's spool: [`Delivery::stored`].
@@ -62,16 +75,24 @@ impl AwaitedDelivery {
         if self.awaited.detach() { Ok(self.awaited.letter()) } else { Err(self) }
     }
 
-    /// Leaves the record to the dead letters, as [`detach`](Self::detach) does, and keeps the wait for its verdict. A record
-    /// that fails from now on has a dead letter, which its error names.
+    /// Ends the wait of a caller that keeps the record: a record that is returning has no dead letter. Call it only for a delivery
+    /// that [`detach`](Self::detach) has returned.
+    pub fn return_to_caller(mut self) {
+        self.is_settled = true;
+    }
+
+    /// Leaves the record to the dead letters, as a drop does, and keeps the wait for its verdict. A record that fails has a dead
+    /// letter, which its error names.
     pub fn leave_to_dead_letters(&self) {
-        self.awaited.detach();
+        self.awaited.leave();
     }
 }
 
 impl Drop for AwaitedDelivery {
     fn drop(&mut self) {
-        self.awaited.detach();
+        if !self.is_settled {
+            self.awaited.leave();
+        }
     }
 }
 
@@ -80,7 +101,9 @@ impl Future for AwaitedDelivery {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let verdict = std::task::ready!(Pin::new(&mut self.delivery).poll(cx));
-        Poll::Ready(verdict.map_err(|error| AwaitedError { error, dead_letter: self.awaited.letter() }))
+        self.is_settled = true;
+        let (dead_letter, record) = (self.awaited.letter(), self.awaited.clone());
+        Poll::Ready(verdict.map_err(|error| AwaitedError { error, dead_letter, record }))
     }
 }
 

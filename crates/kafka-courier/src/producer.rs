@@ -403,7 +403,6 @@ pub(crate) fn start_engine(
     let started = Engine::start(config, sink, runtime);
     Ok(started.map_err(|error| match error {
         StartError::Config(problems) => problems.into_iter().map(ConfigProblem::from).collect(),
-        StartError::Spool(error) => vec![ConfigProblem::spool(error)],
         StartError::Thread(error) => vec![ConfigProblem::spool_thread(error)],
     })?)
 }

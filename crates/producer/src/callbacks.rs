@@ -105,6 +105,12 @@ impl Upcalls<Token> for Callbacks {
         }
     }
 
+    fn needs_more(&mut self, partition: PartitionId) {
+        if let Some(spool) = &self.shared.spool {
+            spool.send(SpoolCommand::More(partition));
+        }
+    }
+
     fn persist_leader(&mut self, leader: LeaderMove) {
         if let Some(spool) = &self.shared.spool {
             spool.send(SpoolCommand::PersistLeader(leader));

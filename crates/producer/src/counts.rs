@@ -31,11 +31,12 @@ impl EventCounts {
     }
 
     /// Counts a verdict in the statistics and the metrics, before the publisher is notified.
-    pub(crate) fn count_verdict(&self, topic: &Arc<str>, records: u32, verdict: &Verdict) {
-        let (count, records) = match verdict {
-            Verdict::Delivered { .. } => (&self.sent, u64::from(records)),
-            Verdict::Failed(_) => (&self.failed, u64::from(records)),
-            Verdict::Stored => (&self.stored, u64::from(records)),
+    pub(crate) fn count_verdict(&self, topic: &Arc<str>, records: impl Into<u64>, verdict: &Verdict) {
+        let records = records.into();
+        let count = match verdict {
+            Verdict::Delivered { .. } => &self.sent,
+            Verdict::Failed(_) => &self.failed,
+            Verdict::Stored => &self.stored,
         };
         count.fetch_add(records, Ordering::Release);
         if self.is_metered {

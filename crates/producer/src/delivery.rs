@@ -6,8 +6,8 @@
 //!  - Every record of a batch gets exactly one verdict, whatever happens to the producer. The records without a
 //!    verdict fail as unknown when the last owner of the batch is dropped.
 
-mod items;
 mod stored;
+mod token;
 
 use std::any::Any;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::error::DeliveryError;
 use crate::ledger::BatchLedger;
 use crate::spool::RequestKey;
 use crate::sync::Mutex;
-use crate::trace::{self, EventTrace, SpanOrigin};
+use crate::trace::{self, EventTrace};
 use kafka_courier_client::{PartitionId, Reason};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, Failure, RecordSet, Verdict};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
@@ -146,21 +146,6 @@ impl Drop for BatchOwner {
         if abandoned.unsettled {
             self.ledger.remove(self.state.number);
         }
-    }
-}
-
-impl Token {
-    /// Creates the token of a new batch and enters the batch in the ledger.
-    pub(crate) fn new(topic: &str, partition: i32, ledger: &Arc<BatchLedger>, origin: &SpanOrigin) -> Self {
-        let span = Some(trace::send_span(topic, partition, origin)).filter(|span| !span.is_disabled());
-        let (topic, number, inner) =
-            (topic.into(), ledger.enter(), Mutex::new(BatchInner { span, ..BatchInner::default() }));
-        let state = Arc::new(BatchState { topic, partition, number, common: OnceLock::new(), inner });
-        Self(Arc::new(BatchOwner { state, ledger: ledger.clone() }))
-    }
-
-    pub(crate) fn state(&self) -> &Arc<BatchState> {
-        &self.0.state
     }
 }
 
@@ -423,6 +408,7 @@ impl Future for Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::SpanOrigin;
 
     fn delivered(base_offset: i64) -> Verdict {
         Verdict::Delivered { base_offset: Some(base_offset), log_append_time: None }

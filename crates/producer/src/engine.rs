@@ -25,7 +25,7 @@ use crate::failure_sink::FailureSink;
 use crate::intake::Intake;
 use crate::metrics::{self, Meter};
 use crate::shared::Shared;
-use crate::spool::{OpenSpool, SpoolCommand, SpoolOpenError, SpoolSender, TopicNews};
+use crate::spool::{OpenSpool, SpoolCommand, SpoolSender, TopicNews};
 use crate::spool_host::EngineHost;
 use crate::spool_start::SpoolParts;
 use crate::stats::Stats;
@@ -67,8 +67,6 @@ pub struct EngineConfig {
 pub enum StartError {
     /// Settings of the sender are out of bounds.
     Config(Vec<ConfigError>),
-    /// The spool can't be read.
-    Spool(SpoolOpenError),
     /// The operating system starts no thread for the spool.
     Thread(std::io::Error),
 }
@@ -133,14 +131,14 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`StartError`]: all problems of the sender's settings, or why the spool can't be used.
+    /// [`StartError`]: all problems of the sender's settings, or why the spool's thread does not start.
     pub fn start(
         mut config: EngineConfig,
         sink: Option<Arc<dyn FailureSink>>,
         runtime: &Handle,
     ) -> Result<Self, StartError> {
         let inherited_ids = config.spool.as_ref().map(OpenSpool::held_producer_ids).unwrap_or_default();
-        let spool = config.spool.take().map(SpoolParts::new).transpose().map_err(StartError::Spool)?;
+        let spool = config.spool.take().map(SpoolParts::new);
         let (topic_news, news) = spool.as_ref().map(|_| unbounded_channel()).unzip();
         let callbacks = callbacks(&config, sink.clone(), spool.as_ref().map(SpoolParts::sender), topic_news);
         let shared = callbacks.shared.clone();

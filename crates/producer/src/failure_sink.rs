@@ -149,7 +149,7 @@ impl Undelivered {
                     spool.send(SpoolCommand::Kept { place, records: records.clone(), notice });
                 }
                 (Some(spool), Some(StoredIdentity { place, .. }), None) => {
-                    spool.send(SpoolCommand::NotKept { place });
+                    spool.send(SpoolCommand::NotKept { place, records: records.clone() });
                 }
                 (_, _, Some(notice)) => notice.call(),
                 (_, _, None) => {}

@@ -7,26 +7,25 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
-use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_client::config::ClientConfig;
 use kafka_courier_client::{PartitionId, TopicId};
-use kafka_courier_idempotent_sender::core::{ID_MEMORY, StoredBatch, Submission, is_old};
 use kafka_courier_idempotent_sender::driver::DriverCommand;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::delivery::{StoredIdentity, Token};
 use crate::recovered_keys::RecoveredBatches;
-use crate::shared::{Shared, wall_clock_ms};
+use crate::shared::Shared;
 use crate::spool::{
-    OpenSpool, RecoveredBatch, RecoveredSpool, RecoveredTopic, SpoolCommand, SpoolOpenError, SpoolSender, SpoolStatus,
-    SpoolThread, Stage, TopicIds, TopicNews, UnsettledBatch, start, watch_topics,
+    KeptToken, KeyedBatch, OpenSpool, RecoveredSpool, SpoolCommand, SpoolSender, SpoolStatus, SpoolThread, Stage,
+    StoredRun, Ticket, TopicIds, TopicNews, start, watch_topics,
 };
 use crate::spool_host::EngineHost;
 use crate::sync::Ordering;
 
+/// The divisor of `buffer_memory` that gives the part which stored batches share. Their publishers have the rest.
+const RESIDENT_DIVISOR: usize = 4;
 /// The length of the random bytes of a life.
 const NONCE_LEN: usize = 16;
 
@@ -64,15 +63,15 @@ impl RunningSpool {
 }
 
 impl SpoolParts {
-    /// Reads the batches of earlier processes.
-    pub(crate) fn new(open: OpenSpool) -> Result<Self, SpoolOpenError> {
-        let recovered = open.recover()?;
+    /// Finds the batches of earlier processes.
+    pub(crate) fn new(open: OpenSpool) -> Self {
+        let recovered = open.recover();
         let mut nonce = [0; NONCE_LEN];
         fastrand::fill(&mut nonce);
         let (commands, received) = channel();
         let sender = SpoolSender { commands, status: Arc::new(SpoolStatus::new(open.blocks)) };
         sender.status.set_inputs(recovered.spool, open.journal.table().inputs.clone());
-        Ok(Self { open, recovered, nonce: nonce.into(), sender, commands: received })
+        Self { open, recovered, nonce: nonce.into(), sender, commands: received }
     }
 
     /// Returns the way to the thread.
@@ -134,7 +133,8 @@ fn request_topics(host: &EngineHost, recovered: &RecoveredSpool) {
     for (index, topic) in recovered.topics.iter().enumerate() {
         // The sender's task starts later, so the channel is open.
         let _ = host.commands.send(DriverCommand::WantTopic(topic.name.clone()));
-        let first_batch = |partition| recovered.batches.get(&(index, partition)).map_or(0, |held| held.len() as u64);
+        let batches = |runs: &Vec<StoredRun>| runs.iter().map(|run| run.batches).sum();
+        let first_batch = |partition| recovered.runs.get(&(index, partition)).map_or(0, batches);
         host.shared.topics.on_recovered(topic_id(index), &topic.name, topic.partitions(), first_batch);
     }
 }
@@ -146,8 +146,9 @@ fn recovered_stage(
     nonce: Arc<[u8]>,
     status: &SpoolStatus,
 ) -> Stage<Token> {
-    let RecoveredSpool { spool, life, cluster, topics, partitions, batches, keys } = recovered;
-    let mut stage = Stage::new(life, nonce, cluster);
+    let RecoveredSpool { spool, life, cluster, topics, partitions, runs, keyed, keys } = recovered;
+    let budget = (shared.memory.limit() / RESIDENT_DIVISOR) as u64;
+    let mut stage = Stage::new(life, nonce, cluster, budget);
     for (index, topic) in topics.iter().enumerate() {
         topic.numbers.iter().for_each(|number| stage.recover_topic(topic_id(index), number));
     }
@@ -155,65 +156,33 @@ fn recovered_stage(
     let lost = partitions.iter().flat_map(|partition| &partition.lost);
     let lost: u64 = lost.map(|(first, end)| end.0.saturating_sub(first.0)).sum();
     status.lost.store(lost, Ordering::Relaxed);
-    let (mut records, mut keyed) = (0, RecoveredBatches::default());
-    for ((index, partition), held) in batches {
+    let (mut records, mut batches) = (0, RecoveredBatches::default());
+    for ((index, partition), mut runs) in runs {
         let Some(topic) = topics.get(index) else { continue };
         let id = PartitionId { topic: topic_id(index), index: partition };
-        let submit = |(number, batch): (u64, UnsettledBatch)| {
-            let (place, count, timestamp) = (batch.place, batch.batch.record_count(), batch.batch.first_timestamp());
-            records += u64::from(count);
-            let recovered = recovered_batch(shared, topic, id, number, spool.0, batch);
-            if !keys.is_empty() {
-                keyed.insert(place, count, timestamp, recovered.submission.token.state().clone());
-            }
-            recovered
-        };
-        let submissions = (0..).zip(held).map(submit).collect();
-        stage.recover_batches(id, submissions);
+        let keyed = keyed.get(&(index, partition)).map_or(&[][..], Vec::as_slice);
+        for run in &mut runs {
+            records += run.records;
+            let tokens = keyed.iter().filter(|batch| batch.place.partition == run.partition).count() as u64;
+            let others = Some(run.batches.saturating_sub(tokens)).filter(|batches| *batches > 0);
+            run.ticket = others.map(|batches| Ticket(shared.ledger.enter_many(batches)));
+        }
+        stage.recover_runs(id, runs);
+        for batch in keyed {
+            let token = recovered_token(shared, &topic.name, partition, spool.0, batch);
+            batches.insert(batch.place, batch.records, batch.at_ms, token.state().clone());
+            stage.recover_token(id, batch.place, KeptToken { token, records: batch.records });
+        }
     }
     status.recovered.store(records, Ordering::Relaxed);
-    *shared.recovered_keys.lock() = keyed.with_keys(&keys);
+    *shared.recovered_keys.lock() = batches.with_keys(&keys);
     stage
 }
 
-/// Returns the time at which a batch was published, by its newest record. An age that the clock can't express is none: the
-/// batch is old by its timestamps.
-fn published_at(batch: &EncodedBatch) -> Instant {
-    let now = Instant::now();
-    let age = u64::try_from(wall_clock_ms().saturating_sub(batch.max_timestamp())).unwrap_or(0);
-    now.checked_sub(Duration::from_millis(age)).unwrap_or(now)
-}
-
-/// Returns a batch of an earlier process, for the sender. It has no publisher.
-fn recovered_batch(
-    shared: &Arc<Shared>,
-    topic: &RecoveredTopic,
-    partition: PartitionId,
-    number: u64,
-    spool: [u8; 16],
-    stored: UnsettledBatch,
-) -> RecoveredBatch<Token> {
-    let UnsettledBatch { place, life, notes, inherited, batch } = stored;
-    let token = Token::new(&topic.name, partition.index, &shared.ledger, &shared.origin);
-    token.state().set_record_count(batch.record_count());
-    token.state().set_stored(StoredIdentity { place, spool, nonce: notes });
-    match shared.topics.slot(partition) {
-        Some(slot) => slot.charge(&shared.memory, batch.capacity()),
-        None => shared.memory.charge(batch.capacity()),
-    }
-    let submission = Submission {
-        partition,
-        token,
-        ordinal: number,
-        published_at: published_at(&batch),
-        aged: is_old(batch.max_timestamp(), wall_clock_ms(), ID_MEMORY),
-        stored: Some(Box::new(StoredBatch {
-            first: place.first.0,
-            topic: place.partition.topic.0,
-            life: life.0,
-            inherited: None,
-        })),
-        batch,
-    };
-    RecoveredBatch { place, submission, inherited }
+/// Returns the token of a batch whose requests may ask for its deliveries. It has no publisher.
+fn recovered_token(shared: &Arc<Shared>, topic: &str, partition: i32, spool: [u8; 16], batch: &KeyedBatch) -> Token {
+    let token = Token::new(topic, partition, &shared.ledger, &shared.origin);
+    token.state().set_record_count(batch.records);
+    token.state().set_stored(StoredIdentity { place: batch.place, spool, nonce: batch.notes.clone() });
+    token
 }

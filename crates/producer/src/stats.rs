@@ -66,9 +66,11 @@ pub struct SpoolStats {
     pub records: u64,
     /// Bytes of the batches with such events.
     pub bytes: u64,
+    /// Bytes of stored batches that are in memory: they are being sent, or leave next. The disk alone has the others.
+    pub resident_bytes: u64,
     /// Events that earlier processes left in the spool and that this process took over.
     pub recovered: u64,
-    /// Events of earlier processes that were damaged on the disk and are lost.
+    /// Stored events that were damaged on the disk and are lost.
     pub lost: u64,
     /// Partitions that wait, because no durable store takes their dead letters.
     pub held_partitions: u64,
@@ -86,6 +88,7 @@ impl SpoolStats {
         Self {
             records: read(&status.records),
             bytes: read(&status.bytes),
+            resident_bytes: read(&status.resident_bytes),
             recovered: read(&status.recovered),
             lost: read(&status.lost),
             held_partitions: read(&status.held_partitions),

@@ -169,6 +169,11 @@ impl TopicTable {
         topics.get(&id.topic)?.partitions.as_ref()?.slots.get(usize::try_from(id.index).ok()?).cloned()
     }
 
+    /// Returns the name of a partition's topic.
+    pub(crate) fn name(&self, id: PartitionId) -> Option<Arc<str>> {
+        self.by_id.load().get(&id.topic).map(|topic| topic.name.clone())
+    }
+
     /// Returns every partition of every topic.
     pub(crate) fn all_slots(&self) -> Vec<Arc<PartitionSlot>> {
         let topics = self.by_name.load();

@@ -56,7 +56,7 @@ fn rounds_survive_an_opening() {
     let heads: Vec<_> = journal.batches().collect();
     assert_eq!((heads.len(), &*heads[0].notes), (1, b"line 2".as_slice()));
     let batch = journal.read(PARTITION, Ordinal(0)).unwrap();
-    assert_eq!((&batch.head, &*batch.bytes), (heads[0], b"a record batch".as_slice()));
+    assert_eq!((&batch.head, &*batch.bytes), (&heads[0], b"a record batch".as_slice()));
     assert!(matches!(journal.read(PARTITION, Ordinal(1)), Err(ReadError::NotHeld)));
     assert_eq!(journal.life().0, 2);
 }

@@ -79,7 +79,7 @@ fn snapshot_equals_an_opening() {
     journal.commit(vec![mark(1)]).unwrap();
     let snapshot = Snapshot::read(FolderView::new(folder.path())).unwrap();
     assert_eq!((snapshot.table(), snapshot.spool()), (journal.table(), journal.spool()));
-    let heads: Vec<_> = snapshot.batches().map(|batch| &batch.head).collect();
+    let heads: Vec<_> = snapshot.batches().map(|batch| batch.head.clone()).collect();
     assert_eq!(heads, journal.batches().collect::<Vec<_>>());
     assert_eq!(snapshot.segment_count(), journal.segment_count());
     let read = snapshot.batches().map(|batch| snapshot.read_batch(batch).unwrap().bytes);

@@ -94,10 +94,11 @@ struct StartedService {
 }
 
 async fn start(args: ServeArgs) -> Result<StartedService, CommandError> {
-    let ServeOptions(mut options) = args.options;
+    let loaded = load(&args.settings)?;
+    let merged = args.options.over(loaded.own_settings());
+    let mut options = merged.map_err(|error| CommandError(Exit::Config, error.to_string()))?;
     limit_connections(&mut options);
     options.validate().map_err(|problems| CommandError(Exit::Config, problems))?;
-    let loaded = load(&args.settings)?;
     let mut config = loaded.config;
     if let Some(folder) = &args.spool {
         config.spool_dir = folder.display().to_string();

@@ -110,3 +110,47 @@ async fn bad_starts_have_their_exit_code() {
         output.expect(code, &[words]);
     }
 }
+
+#[tokio::test]
+async fn json_log_has_object_a_line() {
+    let more = ["--embedded-broker", "--log-format", "json", "--log-level", "info"];
+    let arguments: Vec<&str> = FREE.iter().chain(&more).copied().collect();
+    let mut process = CourierProcess::start(command(&arguments, &[]));
+    let line = process.wait_for_line("events: http://").await;
+    let started: serde_json::Value = serde_json::from_str(line.trim()).unwrap();
+    let events =
+        started["message"].as_str().unwrap().split_once("http://").unwrap().1.split('/').next().unwrap().to_owned();
+    post(&events, LOGIN).await;
+    let answered = process.wait_for_line("request answered").await;
+    let answered: serde_json::Value = serde_json::from_str(answered.trim()).unwrap();
+    assert_eq!(
+        (&answered["level"], &answered["status"], &answered["succeeded"]),
+        (&"info".into(), &200.into(), &1.into())
+    );
+    assert!(answered["target"].as_str().unwrap().starts_with("kafka_courier_gateway"), "{answered}");
+    process.signal("TERM");
+    process.output_with_input("").await.expect(0, &["1 requests, 1 events delivered"]);
+}
+
+#[tokio::test]
+async fn settings_file_has_serve_options() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("courier.toml");
+    let write = |text: &str| std::fs::write(&file, format!("client_id = \"a\"\n[serve]\n{text}\n")).unwrap();
+    let file = file.display().to_string();
+    write("max_events = 1\nlisten = \"127.0.0.1:1\"");
+    let (process, events, _) = start(&["--embedded-broker", "--config", &file], &[]).await;
+    let answer = post(&events, &format!("[{LOGIN},{LOGIN}]")).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    process.signal("TERM");
+    process.output_with_input("").await.expect(0, &[]);
+    for (text, words) in
+        [("max_evens = 1", "no option of courier serve"), ("grace = \"soon\"", "[serve] grace: expected a time")]
+    {
+        write(text);
+        let arguments: Vec<&str> = FREE.iter().chain(&["--embedded-broker", "--config", &file]).copied().collect();
+        CourierProcess::start(command(&arguments, &[])).output_with_input("").await.expect(78, &[words]);
+    }
+    let output = CourierProcess::start(command(&["config", "--config", &file], &[])).output_with_input("").await;
+    output.expect(0, &[]);
+}

@@ -7,3 +7,4 @@ pub(crate) mod dedupe;
 pub(crate) mod gunzip;
 pub(crate) mod rate;
 pub(crate) mod room;
+pub(crate) mod topic_names;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use super::handler::Handler;
+use super::request_guard::RequestGuard;
 use super::watched::{SharedClock, Watched};
 use super::{Phase, reached};
 use crate::limits::connection_clock::ConnectionClock;
@@ -44,7 +45,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let closes_at = handler.closes_at();
     let service = service_fn(|mut request: Request<Incoming>| {
         client.iter().for_each(|names| _ = request.extensions_mut().insert(names.clone()));
-        let guard = RequestGuard::new(&clock);
+        let guard = Arc::new(RequestGuard::new(&clock));
+        request.extensions_mut().insert(guard.clone());
         let handler = handler.clone();
         async move {
             let response = handler.answer(request).await;
@@ -96,22 +98,6 @@ fn builder(config: &GatewayConfig) -> Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     builder
-}
-
-/// A request that has no answer yet.
-struct RequestGuard(SharedClock);
-
-impl RequestGuard {
-    fn new(clock: &SharedClock) -> Self {
-        clock.lock().request_began();
-        Self(clock.clone())
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        self.0.lock().request_ended(Instant::now());
-    }
 }
 
 /// The future that the time of a connection is over. It looks at the clock again whenever its task wakes.

@@ -15,8 +15,9 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use kafka_courier::events::TraceContext;
 use kafka_courier::{KafkaConfig, KafkaProducer};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use super::answer_body::AnswerBody;
 use super::body::discard;
 use super::charged::Charged;
 use super::clients::Clients;
@@ -24,11 +25,13 @@ use super::head::{Head, IDEMPOTENCY_KEY, request_id, text};
 use super::keyed::{self, RequestTable};
 use super::local_host::is_local;
 use super::metrics::{self, MetricsText};
+use super::request_guard::RequestGuard;
 use super::tls::ServerTls;
 use super::{Phase, ServeError, reached};
 use crate::limits::budget::{Budget, Share};
 use crate::limits::dedupe::{DedupeLimits, DedupeTable};
 use crate::limits::room::RoomSample;
+use crate::limits::topic_names::TopicNames;
 use crate::options::{Dedupe, GatewayConfig};
 use crate::shapes::ack::AckRules;
 use crate::shapes::answer::Answer;
@@ -79,7 +82,8 @@ pub(super) struct Inner {
     pub(super) rules: AckRules,
     pub(super) budget: Budget,
     pub(super) dedupe: Mutex<RequestTable>,
-    pub(super) clients: Clients,
+    pub(super) clients: Arc<Clients>,
+    topics: Mutex<TopicNames>,
     buffer_limit: usize,
     spool_dir: Option<PathBuf>,
     room: RwLock<RoomSample>,
@@ -112,9 +116,10 @@ impl Gateway {
         let gateway = Self(Arc::new(Inner {
             producer,
             rules,
-            clients,
+            clients: Arc::new(clients),
             budget: Budget::new(config.max_inflight_bytes),
             dedupe: Mutex::new(dedupe),
+            topics: Mutex::new(TopicNames::new(config.max_topics)),
             buffer_limit: kafka.buffer_memory,
             spool_dir: Some(&kafka.spool_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
             room: RwLock::default(),
@@ -132,16 +137,18 @@ impl Gateway {
     /// # Cancel safety
     ///
     /// If the future is dropped, events may have been accepted. Accepted events are still delivered.
-    pub async fn answer<B: Body<Data = Bytes> + Unpin>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<AnswerBody>
     where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Display,
     {
         self.answer_for(request, false).await
     }
 
     /// Answers a request of the service's own listener.
-    pub(super) async fn answer_own<B: Body<Data = Bytes> + Unpin>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub(super) async fn answer_own<B>(&self, request: Request<B>) -> Response<AnswerBody>
     where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Display,
     {
         let config = &self.0.config;
@@ -149,24 +156,20 @@ impl Gateway {
         self.answer_for(request, must_be_local).await
     }
 
-    async fn answer_for<B: Body<Data = Bytes> + Unpin>(
-        &self,
-        request: Request<B>,
-        must_be_local: bool,
-    ) -> Response<Full<Bytes>>
+    async fn answer_for<B>(&self, request: Request<B>, must_be_local: bool) -> Response<AnswerBody>
     where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Display,
     {
-        let began = Instant::now();
         let (parts, mut body) = request.into_parts();
-        let id = request_id(&parts.headers);
-        let _active = ActiveRequest::new();
-        let route = Route::find(parts.method.as_str(), parts.uri.path());
+        let record = RequestRecord::begin(self, &parts);
         let answered = match self.read_head(&parts, must_be_local) {
+            Ok((head, client)) if head.query.stream && self.refusal().is_none() => {
+                return self.stream(head, client, &parts, body, record).await;
+            }
             Ok((head, client)) => {
-                let charged = client.clone();
-                let body = Charged::new(&mut body, &self.0.clients, charged.as_ref());
-                self.publish(&head, client, &parts.headers, body, &id).await
+                let body = Charged::new(&mut body, &self.0.clients, client.as_ref());
+                self.publish(&head, client, &parts.headers, body, &record.id).await
             }
             Err(failure)
                 if parts.headers.contains_key(IDEMPOTENCY_KEY) || self.0.config.deduped() == Dedupe::EventId =>
@@ -175,31 +178,49 @@ impl Gateway {
             }
             Err(failure) => Err(failure),
         };
-        let answer = answered.unwrap_or_else(|failure| Answer::problem(&failure, &id));
+        let answer = answered.unwrap_or_else(|failure| Answer::problem(&failure, &record.id));
         // A client that expects 100 has not sent its body.
         if !parts.headers.contains_key(EXPECT) {
             discard(&mut body).await;
         }
-        let took = began.elapsed();
-        self.0.requests.fetch_add(1, Ordering::Relaxed);
-        let (route, method) = route.map_or(("none", "_OTHER"), |route| (route.pattern(), "POST"));
-        metrics::answered(method, route, &answer, took);
-        let (succeeded, failed) = answer.counts;
-        let trace = text(&parts.headers, "traceparent").and_then(|parent| TraceContext::new(parent, None).ok());
-        let trace = trace.as_ref().map(TraceContext::traceparent);
-        tracing::info!(
-            request_id = id,
-            route,
-            status = answer.status,
-            succeeded,
-            failed,
-            ?took,
-            trace,
-            "request answered"
-        );
+        record.end(answer.status, answer.counts);
         let mut share = self.0.budget.empty_share();
         share.exceed_to(answer.body.len());
-        response(answer, share, &id)
+        response(answer, share, &record.id)
+    }
+
+    /// Answers a request whose results are sent while its body arrives.
+    async fn stream<B>(
+        &self,
+        head: Head,
+        client: Option<Principal>,
+        parts: &Parts,
+        body: B,
+        record: RequestRecord,
+    ) -> Response<AnswerBody>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Display,
+    {
+        let (writer, results) = AnswerBody::results(self.0.config.max_result_bytes);
+        let mut response = Response::new(results);
+        *response.status_mut() = StatusCode::MULTI_STATUS;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        add_request_id(&mut response, &record.id);
+        let (reads, first_read) = oneshot::channel();
+        let body = Charged::new(body, &self.0.clients, client.as_ref()).notifying(reads);
+        // The connection has a request until the last result is written.
+        let guard = parts.extensions.get::<Arc<RequestGuard>>().cloned();
+        let gateway = self.clone();
+        tokio::spawn(async move {
+            let counts = gateway.stream_lines(&head, client.as_ref(), body, writer).await;
+            record.end(StatusCode::MULTI_STATUS.as_u16(), counts);
+            drop(guard);
+        });
+        // hyper sends 100 before the head of the answer only if the body is read before. A task that ended has read nothing.
+        let _ = first_read.await;
+        tokio::task::yield_now().await;
+        response
     }
 
     /// Checks who sends the request, and what the head asks for.
@@ -212,6 +233,9 @@ impl Gateway {
         let client = self.client(&parts.headers, parts.extensions.get())?;
         self.0.clients.count_request(client.as_ref())?;
         let head = Head::read(parts, &self.0.config, &self.0.rules, client.as_ref())?;
+        if let Route::Topic(topic) = &head.route {
+            self.0.topics.lock().admit(topic)?;
+        }
         Ok((head, client))
     }
 
@@ -319,17 +343,47 @@ impl Gateway {
     }
 }
 
-/// A request without an answer yet.
-struct ActiveRequest;
+/// A request without an answer yet, for metrics and the log.
+struct RequestRecord {
+    gateway: Gateway,
+    id: String,
+    began: Instant,
+    method: &'static str,
+    route: &'static str,
+    trace: Option<String>,
+}
 
-impl ActiveRequest {
-    fn new() -> Self {
+impl RequestRecord {
+    fn begin(gateway: &Gateway, parts: &Parts) -> Self {
         metrics::active_requests(1.0);
-        Self
+        let route = Route::find(parts.method.as_str(), parts.uri.path());
+        let (route, method) = route.map_or(("none", "_OTHER"), |route| (route.pattern(), "POST"));
+        let trace = text(&parts.headers, "traceparent").and_then(|parent| TraceContext::new(parent, None).ok());
+        let trace = trace.map(|trace| trace.traceparent().to_owned());
+        let (id, began) = (request_id(&parts.headers), Instant::now());
+        Self { gateway: gateway.clone(), id, began, method, route, trace }
+    }
+
+    /// Records the answer. `counts` are the events that succeeded, and that failed.
+    fn end(&self, status: u16, counts: (usize, usize)) {
+        let took = self.began.elapsed();
+        self.gateway.0.requests.fetch_add(1, Ordering::Relaxed);
+        metrics::answered(self.method, self.route, status, counts, took);
+        let (succeeded, failed) = counts;
+        tracing::info!(
+            request_id = self.id,
+            route = self.route,
+            status,
+            succeeded,
+            failed,
+            ?took,
+            trace = self.trace,
+            "request answered"
+        );
     }
 }
 
-impl Drop for ActiveRequest {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         metrics::active_requests(-1.0);
     }
@@ -347,9 +401,9 @@ impl AsRef<[u8]> for CountedBytes {
     }
 }
 
-fn response(answer: Answer, share: Share, request_id: &str) -> Response<Full<Bytes>> {
+fn response(answer: Answer, share: Share, request_id: &str) -> Response<AnswerBody> {
     let body = CountedBytes { bytes: answer.body, _share: share };
-    let mut response = Response::new(Full::new(Bytes::from_owner(body)));
+    let mut response = Response::new(AnswerBody::whole(Full::new(Bytes::from_owner(body))));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
@@ -363,8 +417,12 @@ fn response(answer: Answer, share: Share, request_id: &str) -> Response<Full<Byt
             headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
     }
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert("x-request-id", id);
-    }
+    add_request_id(&mut response, request_id);
     response
+}
+
+fn add_request_id(response: &mut Response<AnswerBody>, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
 }

@@ -1,11 +1,10 @@
 //! [`Handler`], which answers the requests of a listener.
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
 use super::Phase;
+use super::answer_body::AnswerBody;
 use super::gateway::Gateway;
 use super::management::Management;
 
@@ -25,10 +24,10 @@ impl Handler {
         }
     }
 
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         match self {
             Self::Events(gateway) => gateway.answer_own(request).await,
-            Self::Management(management) => management.answer(request).await,
+            Self::Management(management) => management.answer(request).await.map(AnswerBody::whole),
         }
     }
 }

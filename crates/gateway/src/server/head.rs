@@ -71,11 +71,36 @@ impl Head {
         let timeout = timeout(&query, config)?;
         let length = text(&parts.headers, CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
         let (context, key) = (context(&parts.headers)?, idempotency_key(&parts.headers, config)?);
+        check_stream(&query, shape, key.is_some())?;
+        check_records(&query, shape)?;
         let is_whole = shape != Shape::Ndjson || key.is_some();
         if length.is_some_and(|length: usize| length > config.max_body_bytes) && is_whole {
             return Err(too_large(config.max_body_bytes));
         }
         Ok(Self { route, query, shape, encoding, context, length, timeout, key })
+    }
+}
+
+/// Only lines without a key have results while they arrive: the answer to a key is repeated as a whole.
+fn check_stream(query: &Query, shape: Shape, has_key: bool) -> Result<(), Failure> {
+    match query.stream && (shape != Shape::Ndjson || has_key) {
+        false => Ok(()),
+        true => {
+            let why = "parameter stream: expected a body of application/x-ndjson, and no idempotency-key";
+            Err(Failure::new(Problem::BadQuery, why))
+        }
+    }
+}
+
+/// Records as JSON have their own keys and partitions.
+fn check_records(query: &Query, shape: Shape) -> Result<(), Failure> {
+    let names_record = query.key.is_some() || query.partition.is_some() || query.tombstone;
+    match shape == Shape::Records && names_record {
+        false => Ok(()),
+        true => {
+            let why = "parameters key, partition and tombstone: name them in each record of the body";
+            Err(Failure::new(Problem::BadQuery, why))
+        }
     }
 }
 
@@ -162,6 +187,7 @@ mod tests {
             ("/v1/events?akc=disk", &[json], Problem::BadQuery),
             ("/v1/events?ack=disk", &[json], Problem::AckUnavailable),
             ("/v1/events?timeout=6m", &[json], Problem::BadQuery),
+            ("/v1/events?stream=true", &[json], Problem::BadQuery),
             ("/v1/events", &[], Problem::UnsupportedType),
             ("/v1/events", &[json, ("content-encoding", "br")], Problem::UnsupportedEncoding),
             ("/v1/events", &[json, ("content-length", "11")], Problem::BodyTooLarge),

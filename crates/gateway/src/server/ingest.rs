@@ -31,7 +31,7 @@ use crate::shapes::principal::Principal;
 use crate::shapes::problem::Problem;
 use crate::shapes::record::{OutRecord, Reading};
 use crate::shapes::route::Route;
-use crate::shapes::{cloudevents, raw};
+use crate::shapes::{cloudevents, raw, records};
 
 /// The events of a request whose body was read.
 pub(super) struct Work {
@@ -211,8 +211,11 @@ impl Gateway {
     }
 
     /// Waits until the client has paid for the bytes of its bodies.
-    async fn wait_for_rate<B: Body<Data = Bytes> + Unpin>(&self, client: Option<&Principal>, reader: &mut BodyReader<B>)
-    where
+    pub(super) async fn wait_for_rate<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        client: Option<&Principal>,
+        reader: &mut BodyReader<B>,
+    ) where
         B::Error: Display,
     {
         let owed = self.0.clients.count_bytes(client, 0);
@@ -222,12 +225,12 @@ impl Gateway {
         }
     }
 
-    fn publisher<'a>(&'a self, client: Option<&'a Principal>, asked: Option<Ack>) -> Publisher<'a> {
+    pub(super) fn publisher<'a>(&'a self, client: Option<&'a Principal>, asked: Option<Ack>) -> Publisher<'a> {
         Publisher::new(&self.0.producer, &self.0.rules, client, asked)
     }
 }
 
-fn closes() -> Failure {
+pub(super) fn closes() -> Failure {
     Failure::new(Problem::Closing, "the service ends: send the rest of the events to another instance")
 }
 
@@ -240,6 +243,7 @@ fn read_events(head: &Head, headers: &HeaderMap, body: Vec<u8>, reading: Reading
             cloudevents::read_binary(content_type, pairs(headers), body, reading).map(Events::One)
         }
         (Shape::Ndjson, _) => read_lines(&body, reading).map(Events::Array),
+        (Shape::Records, Route::Topic(topic)) => records::read_body(topic, &body, reading),
         (_, Route::Topic(topic)) => raw::read(topic, &head.query, pairs(headers), body, &head.context).map(Events::One),
         (_, Route::Events) => match event::read_body(&body, reading)? {
             Events::Array(events) if !head.query.partial => event::all_valid(events).map(Events::Array),

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use kafka_courier::{Reachability, Stats};
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use super::local_host::is_local;
 use super::metrics::MetricsText;
 use super::operator::{Operator, OperatorFailure, is_operator_path};
 use crate::shapes::openapi;
+use crate::shapes::openmetrics::{OPENMETRICS, from_prometheus, is_preferred};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format.
@@ -68,7 +69,7 @@ impl Management {
         match request.uri().path() {
             "/livez" | "/healthz" | "/startupz" => answer(StatusCode::OK, TEXT, "ok\n".to_owned()),
             "/readyz" => self.ready(request.uri().query() == Some("verbose")),
-            "/metrics" => answer(StatusCode::OK, METRICS, self.metrics.render()),
+            "/metrics" => self.metrics(request.headers()),
             "/stats" | "/openapi.json" if !self.may_manage(request) => {
                 answer(StatusCode::FORBIDDEN, TEXT, format!("{}\n", OperatorFailure::NoRight))
             }
@@ -89,6 +90,15 @@ impl Management {
         let is_operator =
             authorization.is_some_and(|header| self.gateway.config().management_token.is_proved_by(header));
         is_operator || matches!(self.gateway.client(headers, None), Ok(Some(client)) if client.may_manage)
+    }
+
+    /// Returns the metrics in the format that the client asks for.
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let text = self.metrics.render();
+        match is_preferred(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok())) {
+            true => answer(StatusCode::OK, OPENMETRICS, from_prometheus(&text)),
+            false => answer(StatusCode::OK, METRICS, text),
+        }
     }
 
     fn ready(&self, is_verbose: bool) -> Response<Full<Bytes>> {

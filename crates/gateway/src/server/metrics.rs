@@ -11,8 +11,6 @@ use kafka_courier::MetricKind;
 use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::shapes::answer::Answer;
-
 const DURATION: &str = "http_server_request_duration_seconds";
 const ACTIVE: &str = "http_server_active_requests";
 const CONNECTIONS: &str = "http_server_connections";
@@ -108,15 +106,15 @@ pub(super) fn active_requests(change: f64) {
     gauge!(ACTIVE).increment(change);
 }
 
-/// Records an answered request.
-pub(super) fn answered(method: &'static str, route: &'static str, answer: &Answer, took: Duration) {
+/// Records an answered request. `counts` are the events that succeeded, and that failed.
+pub(super) fn answered(method: &'static str, route: &'static str, status: u16, counts: (usize, usize), took: Duration) {
     let labels = [
         ("http_request_method", method.to_owned()),
         ("http_route", route.to_owned()),
-        ("http_response_status_code", answer.status.to_string()),
+        ("http_response_status_code", status.to_string()),
     ];
     histogram!(DURATION, &labels).record(took.as_secs_f64());
-    let (succeeded, failed) = answer.counts;
+    let (succeeded, failed) = counts;
     counter!(SUCCEEDED).increment(succeeded as u64);
     counter!(FAILED).increment(failed as u64);
 }

@@ -5,6 +5,7 @@
 //! - The service is ready before any broker answers. Its readiness says whether it accepts events, not whether Kafka is there.
 //! - The end loses no accepted event: the producer closes after the last request.
 
+mod answer_body;
 mod body;
 mod charged;
 mod clients;
@@ -21,6 +22,9 @@ pub(crate) mod metrics;
 mod once;
 mod operator;
 mod publisher;
+mod request_guard;
+mod router;
+mod stream;
 mod tls;
 mod watched;
 
@@ -31,11 +35,13 @@ use std::time::{Duration, Instant};
 use kafka_courier::CloseReport;
 use tokio::sync::watch;
 
+pub use answer_body::{AnswerBody, ResultsUnread};
 pub use gateway::Gateway;
 use handler::Handler;
 use listener::Listener;
 use management::Management;
 use metrics::MetricsText;
+pub use router::{AnswerFuture, GatewayService, router};
 
 /// The phases of a service.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -4,6 +4,7 @@
 //! - After a record that may be accepted later, no further record of the request is tried: a retry would change their order.
 //! - A record that is certainly not written returns to the client. Once the client no longer waits, its failure becomes a dead
 //!   letter.
+//! - A failure that was not answered becomes a dead letter once its client has left.
 //! - A record that has failed for certain is never reported as possibly written, also if its time is over.
 
 use std::pin::{Pin, pin};
@@ -13,7 +14,8 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use kafka_courier::{
-    AwaitedDelivery, Header, KafkaProducer, ProducerRecord, PublishError, RequestKey, Stored, StoredRequestEvent,
+    AwaitedDelivery, AwaitedError, Header, KafkaProducer, ProducerRecord, PublishError, RequestKey, Stored,
+    StoredRequestEvent,
 };
 use tokio::time::timeout_at;
 
@@ -38,13 +40,32 @@ pub(super) struct Publisher<'a> {
     /// The bytes that the results of the events take in the answer, as an estimate.
     answer_bytes: usize,
     /// Whether an earlier record may be accepted later.
-    is_blocked: bool,
+    pub(super) is_blocked: bool,
 }
 
-struct PublishedEvent {
+/// An event of a request, with its next step.
+pub(super) struct PublishedEvent {
     id: Option<String>,
     topic: Arc<str>,
     step: Step,
+    returned: ReturnedRecord,
+}
+
+/// A record that has returned to its client. A drop without an answer leaves it to the dead letters.
+#[derive(Default)]
+pub(super) struct ReturnedRecord(Option<AwaitedError>);
+
+impl ReturnedRecord {
+    /// Notes that the client has the answer.
+    pub(super) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ReturnedRecord {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|error| _ = error.leave_to_dead_letters());
+    }
 }
 
 /// The next step of an event.
@@ -78,11 +99,22 @@ impl<'a> Publisher<'a> {
 
     /// Notes an event that can't be published.
     pub(super) fn fail(&mut self, failure: Failure) {
-        self.push(None, "".into(), Step::Decided(Verdict::Failed(failure)));
+        self.push(PublishedEvent::failed(failure));
     }
 
     /// Publishes a record. Waits for room until `until`. The spool stores the key of the request with the record.
     pub(super) async fn publish(&mut self, record: OutRecord, until: Instant, key: Option<&RequestKey>) {
+        let event = self.attempt(record, until, key).await;
+        self.push(event);
+    }
+
+    /// Publishes a record of an event that the caller keeps. Waits for room until `until`.
+    pub(super) async fn attempt(
+        &mut self,
+        record: OutRecord,
+        until: Instant,
+        key: Option<&RequestKey>,
+    ) -> PublishedEvent {
         let step = match self.is_blocked {
             true => {
                 let why = "an earlier event of the request was not accepted: send the request's failed events again";
@@ -93,7 +125,7 @@ impl<'a> Publisher<'a> {
                 Step::Decided(Verdict::Failed(failure))
             }),
         };
-        self.push(record.id, record.topic, step);
+        PublishedEvent { id: record.id, topic: record.topic, step, returned: ReturnedRecord::default() }
     }
 
     /// Takes over a record that an earlier process stored in the spool. It is not published again.
@@ -103,16 +135,13 @@ impl<'a> Publisher<'a> {
             (Ok(Ack::Broker), Some(delivery)) => Step::Delivering(delivery),
             (Ok(_), _) => Step::Decided(Verdict::Stored { topic: record.topic.clone() }),
         };
-        self.push(record.id, record.topic, step);
+        let returned = ReturnedRecord::default();
+        self.push(PublishedEvent { id: record.id, topic: record.topic, step, returned });
     }
 
-    fn push(&mut self, id: Option<String>, topic: Arc<str>, step: Step) {
-        let detail = match &step {
-            Step::Decided(Verdict::Failed(failure)) => failure.detail.len(),
-            _ => 0,
-        };
-        self.answer_bytes += RESULT_BYTES + id.as_ref().map_or(0, String::len) + topic.len() + detail;
-        self.events.push(PublishedEvent { id, topic, step });
+    fn push(&mut self, event: PublishedEvent) {
+        self.answer_bytes += event.bytes();
+        self.events.push(event);
     }
 
     /// Checks the rights of the client for a record's topic, and returns the acknowledgement.
@@ -131,7 +160,7 @@ impl<'a> Publisher<'a> {
             key: record.key.as_deref(),
             value: record.value.as_deref(),
             headers: &headers,
-            timestamp: None,
+            timestamp: record.timestamp,
         };
         if ack == Ack::Memory {
             in_time(until, self.producer.send_keyed(&out, key)).await?.detach();
@@ -156,7 +185,7 @@ impl<'a> Publisher<'a> {
         for at in 0..self.events.len() {
             let decided = std::future::poll_fn(|cx| {
                 if client_left.as_mut().poll(cx).is_ready() {
-                    self.events.iter().for_each(PublishedEvent::leave_to_dead_letters);
+                    self.events.iter_mut().for_each(PublishedEvent::leave_to_dead_letters);
                 }
                 let Some(event) = self.events.get_mut(at) else { return Poll::Ready(()) };
                 event.poll_verdict(cx);
@@ -166,10 +195,7 @@ impl<'a> Publisher<'a> {
             let _ = timeout_at(until.into(), decided).await;
         }
         let mut results = Vec::with_capacity(self.events.len());
-        for event in self.events {
-            let verdict = overdue(event.step, &event.topic, self.rules.has_spool);
-            results.push(EventResult { id: event.id, verdict });
-        }
+        results.extend(self.events.into_iter().map(|event| event.into_result(self.rules.has_spool)));
         results
     }
 }
@@ -186,15 +212,54 @@ async fn in_time<T>(until: Instant, accepted: impl Future<Output = Result<T, Pub
 }
 
 impl PublishedEvent {
+    /// Creates an event that can't be published.
+    pub(super) fn failed(failure: Failure) -> Self {
+        let step = Step::Decided(Verdict::Failed(failure));
+        Self { id: None, topic: "".into(), step, returned: ReturnedRecord::default() }
+    }
+
+    /// Returns the bytes of the event's result, as an estimate.
+    pub(super) fn bytes(&self) -> usize {
+        let detail = match &self.step {
+            Step::Decided(Verdict::Failed(failure)) => failure.detail.len(),
+            _ => 0,
+        };
+        RESULT_BYTES + self.id.as_ref().map_or(0, String::len) + self.topic.len() + detail
+    }
+
+    /// Returns whether the verdict is known.
+    pub(super) fn is_decided(&self) -> bool {
+        matches!(self.step, Step::Decided(_))
+    }
+
+    /// Returns the result of an event whose verdict is known, or whose time is over, for a client that waits for it.
+    pub(super) fn into_result(self, has_spool: bool) -> EventResult {
+        let (result, returned) = self.into_parts(has_spool);
+        returned.answered();
+        result
+    }
+
+    /// Returns the result as [`into_result`](Self::into_result) does, and the record that waits for the answer.
+    pub(super) fn into_parts(self, has_spool: bool) -> (EventResult, ReturnedRecord) {
+        let verdict = overdue(self.step, &self.topic, has_spool);
+        (EventResult { id: self.id, verdict }, self.returned)
+    }
+
     /// Leaves a failure to the dead letters, because its client has left.
-    fn leave_to_dead_letters(&self) {
+    pub(super) fn leave_to_dead_letters(&mut self) {
+        if let Some(mut error) = self.returned.0.take() {
+            error.dead_letter = error.leave_to_dead_letters();
+            if let Some(failure) = failed(&error) {
+                self.step = Step::Decided(Verdict::Failed(failure));
+            }
+        }
         if let Step::Storing(_, delivery) | Step::Delivering(delivery) = &self.step {
             delivery.leave_to_dead_letters();
         }
     }
 
     /// Moves the event as far as it goes now.
-    fn poll_verdict(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn poll_verdict(&mut self, cx: &mut Context<'_>) {
         if let Step::Storing(stored, _) = &mut self.step {
             match Pin::new(stored).poll(cx) {
                 Poll::Pending => return,
@@ -217,7 +282,11 @@ impl PublishedEvent {
             let stored = || Verdict::Stored { topic: self.topic.clone() };
             self.step = Step::Decided(match verdict {
                 Ok(place) => Verdict::Written { topic: place.topic, partition: place.partition, offset: place.offset },
-                Err(error) => failed(&error).map_or_else(stored, Verdict::Failed),
+                Err(error) => {
+                    let verdict = failed(&error).map_or_else(stored, Verdict::Failed);
+                    self.returned = ReturnedRecord(Some(error).filter(|error| error.dead_letter.is_none()));
+                    verdict
+                }
             });
         }
     }
@@ -235,11 +304,16 @@ fn overdue(step: Step, topic: &Arc<str>, has_spool: bool) -> Verdict {
     match delivery.detach() {
         Ok(letter) => Verdict::Failed(Failure::no_verdict().with_letter(letter)),
         Err(decided) => {
-            let mut event = PublishedEvent { id: None, topic: topic.clone(), step: Step::Delivering(decided) };
+            let (step, returned) = (Step::Delivering(decided), ReturnedRecord::default());
+            let mut event = PublishedEvent { id: None, topic: topic.clone(), step, returned };
             event.poll_verdict(&mut Context::from_waker(Waker::noop()));
+            event.returned.answered();
             match event.step {
                 Step::Decided(verdict) => verdict,
-                _ => Verdict::Failed(Failure::no_reason()),
+                Step::Storing(_, delivery) | Step::Delivering(delivery) => {
+                    delivery.return_to_caller();
+                    Verdict::Failed(Failure::no_reason())
+                }
             }
         }
     }

@@ -86,6 +86,14 @@ struct EventsBody<'a> {
 }
 
 #[derive(Serialize)]
+struct LastLine {
+    succeeded: usize,
+    failed: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<Value>,
+}
+
+#[derive(Serialize)]
 struct ProblemBody<'a> {
     r#type: String,
     title: &'static str,
@@ -198,9 +206,7 @@ impl Answer {
                 return Self { retry_after, counts, has_dead_letter, ..answer };
             }
         }
-        let stopped = stopped.map(|failure| {
-            serde_json::json!({"status": failure.problem.status(), "code": failure.problem.code(), "detail": failure.detail})
-        });
+        let stopped = stopped.map(stopped_body);
         let body = json(&EventsBody { succeeded: counts.0, failed: counts.1, events, stopped });
         Self { has_dead_letter, ..Self::success(status, body, counts) }
     }
@@ -215,6 +221,21 @@ impl Answer {
         let (is_repeated, has_dead_letter) = (false, false);
         Self { status, content_type: JSON, retry_after: None, allow: None, body, counts, is_repeated, has_dead_letter }
     }
+}
+
+/// Returns the line of an event whose result is sent while the body arrives. `line` is the event's line in the body.
+pub fn result_line(result: &EventResult, line: usize) -> Vec<u8> {
+    json(&EventBody { line: Some(line), ..EventBody::of(result) })
+}
+
+/// Returns the last line of such an answer: the numbers of events that succeeded and that failed, and why the rest of the body was
+/// not read.
+pub fn last_line(counts: (usize, usize), stopped: Option<&Failure>) -> Vec<u8> {
+    json(&LastLine { succeeded: counts.0, failed: counts.1, stopped: stopped.map(stopped_body) })
+}
+
+fn stopped_body(failure: &Failure) -> Value {
+    serde_json::json!({"status": failure.problem.status(), "code": failure.problem.code(), "detail": failure.detail})
 }
 
 /// Serializes a body. All of its parts are texts and numbers, for which serialization cannot fail.
@@ -289,6 +310,19 @@ mod tests {
         let body = parsed(&answer);
         assert_eq!((answer.status, answer.retry_after, &body["code"]), (503, Some(5), &"spool-full".into()));
         assert_eq!(body["events"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn streamed_results_have_their_line() {
+        let line = String::from_utf8(result_line(&written(), 7)).unwrap();
+        assert!(
+            line.contains(r#""status":200"#) && line.ends_with("\"line\":7}\n") && line.lines().count() == 1,
+            "{line}"
+        );
+        assert_eq!(last_line((1, 2), None), b"{\"succeeded\":1,\"failed\":2}\n");
+        let stopped: Value =
+            serde_json::from_slice(&last_line((0, 0), Some(&Failure::new(Problem::Closing, "w")))).unwrap();
+        assert_eq!(stopped["stopped"]["code"], "closing");
     }
 
     #[test]

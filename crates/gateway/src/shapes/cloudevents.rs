@@ -115,6 +115,7 @@ fn record(attributes: &Attributes, reading: Reading<'_>) -> Result<OutRecord, Fa
         value: None,
         headers: event_headers(id, event_type, correlation_id, trace.as_ref()),
         id: Some(id.to_owned()),
+        timestamp: None,
         source: reading.needs_source.then(|| source.to_owned()),
     })
 }

@@ -20,6 +20,8 @@ pub enum Shape {
     CloudEventData,
     /// The value of a record.
     Value,
+    /// One record as JSON, or an array of records.
+    Records,
 }
 
 /// The encoding of a body.
@@ -30,6 +32,9 @@ pub enum Encoding {
     /// gzip (RFC 1952).
     Gzip,
 }
+
+/// The content type of records as JSON.
+pub const RECORDS: &str = "application/vnd.kafka-courier.records+json";
 
 /// Content types that a form or a script of another origin sends without a preflight.
 const SIMPLE: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"];
@@ -66,6 +71,9 @@ impl Shape {
     /// [`Problem::UnsupportedType`].
     pub fn of_record(content_type: Option<&str>) -> Result<Self, Failure> {
         let media = content_type.map(media_type).unwrap_or_default();
+        if media == RECORDS {
+            return Ok(Self::Records);
+        }
         match media.is_empty() || SIMPLE.contains(&&*media) {
             true => {
                 Err(unsupported(&media, "use application/octet-stream, application/json or another type of the value"))
@@ -121,6 +129,7 @@ mod tests {
         }
         assert_eq!(Shape::of_events(None, true), Ok(Shape::CloudEventData));
         assert_eq!(Shape::of_record(Some("application/json")), Ok(Shape::Value));
+        assert_eq!(Shape::of_record(Some(RECORDS)), Ok(Shape::Records));
     }
 
     #[test]

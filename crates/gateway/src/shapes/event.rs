@@ -39,6 +39,7 @@ pub fn read_one(json: &[u8], reading: Reading<'_>) -> Result<OutRecord, Failure>
         key: event.key().map(|key| key.into_owned()),
         value: Some(event.as_str().as_bytes().to_vec()),
         headers: event_headers(&id, event.event_type(), event.correlation_id(), event.trace()),
+        timestamp: None,
         id: Some(id),
         source: if reading.needs_source { named_source(json) } else { None },
     })
@@ -71,6 +72,15 @@ pub enum Events {
 ///
 /// The body's failure, or that of the only event.
 pub fn read_body(json: &[u8], reading: Reading<'_>) -> Result<Events, Failure> {
+    read_each(json, reading, |json| read_one(json, reading))
+}
+
+/// Reads a body with one element or an array of elements, each of them with `read`.
+pub(super) fn read_each(
+    json: &[u8],
+    reading: Reading<'_>,
+    read: impl Fn(&[u8]) -> Result<OutRecord, Failure>,
+) -> Result<Events, Failure> {
     let text = json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => Err(Failure::new(Problem::NotJson, "the body is empty: send an event, or an array of events")),
@@ -78,12 +88,11 @@ pub fn read_body(json: &[u8], reading: Reading<'_>) -> Result<Events, Failure> {
             // An array is one level around its events.
             depth::check(text, reading.max_depth.saturating_add(1))?;
             let elements = elements(text, reading.max_events)?;
-            let read = |(index, raw): (usize, &RawValue)| {
-                read_one(raw.get().as_bytes(), reading).map_err(|failure| failure.at(index))
-            };
+            let read =
+                |(index, raw): (usize, &RawValue)| read(raw.get().as_bytes()).map_err(|failure| failure.at(index));
             Ok(Events::Array(elements.into_iter().enumerate().map(read).collect()))
         }
-        Some(_) => read_one(text, reading).map(Events::One),
+        Some(_) => read(text).map(Events::One),
     }
 }
 

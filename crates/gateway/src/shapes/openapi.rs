@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::content::RECORDS;
 use super::problem::Problem;
 
 /// Returns the document.
@@ -52,6 +53,7 @@ fn events() -> Value {
     let event = json!({ "$ref": "#/components/schemas/Event" });
     let parameters = [
         query("partial", "Publish the valid events of an array if others are invalid", json!({ "type": "boolean" })),
+        query("stream", "Send the results of NDJSON while its lines arrive", json!({ "type": "boolean" })),
         header(
             "ce-specversion",
             "Makes the body the data of a CloudEvent, whose attributes are headers",
@@ -80,12 +82,16 @@ fn record() -> Value {
         query("partition", "The record's partition", json!({ "type": "integer", "minimum": 0, "maximum": i32::MAX })),
         query("tombstone", "A record without a value", json!({ "type": "boolean" })),
     ];
+    let record = json!({ "$ref": "#/components/schemas/Record" });
     json!({
         "operationId": "publishRecord",
-        "summary": "Publish the body as the value of a record",
+        "summary": "Publish the body as the value of a record, or records as JSON",
         "parameters": common().into_iter().chain(parameters).collect::<Vec<_>>(),
-        "requestBody": { "required": true, "content": { "application/octet-stream": {} } },
-        "responses": responses(false),
+        "requestBody": { "required": true, "content": {
+            "application/octet-stream": {},
+            RECORDS: { "schema": { "oneOf": [record, { "type": "array", "items": record }] } },
+        } },
+        "responses": responses(true),
     })
 }
 
@@ -142,7 +148,33 @@ fn operator(name: &str, summary: &str, parameters: Vec<Value>, body: Option<&str
     operation
 }
 
-fn operator_schemas() -> [(&'static str, Value); 4] {
+/// The schema of a record as JSON.
+fn record_schema() -> Value {
+    let text = json!({ "type": "string" });
+    let one = |name: &str, schema: Value| {
+        json!({ "type": "object", "required": [name], "additionalProperties": false,
+        "properties": { name: schema } })
+    };
+    let bytes = json!({ "oneOf": [
+        { "type": "null" }, text, one("text", text.clone()), one("base64", text.clone()), one("json", json!({})),
+    ] });
+    json!({
+        "type": "object",
+        "required": ["value"],
+        "additionalProperties": false,
+        "properties": {
+            "key": bytes,
+            "value": bytes,
+            "headers": { "type": "array", "items": { "type": "object", "required": ["name", "value"],
+                "additionalProperties": false, "properties": { "name": text, "value": bytes } } },
+            "partition": { "type": ["integer", "null"], "minimum": 0, "maximum": i32::MAX },
+            "timestamp": { "oneOf": [{ "type": "null" }, { "type": "integer", "minimum": 0 },
+                { "type": "string", "format": "date-time" }] },
+        },
+    })
+}
+
+fn operator_schemas() -> [(&'static str, Value); 5] {
     let texts = || json!({ "type": "array", "items": { "type": "string" } });
     let (switch, time) = (json!({ "type": "boolean" }), json!({ "type": "string", "format": "date-time" }));
     let selection = json!({ "$ref": "#/components/schemas/Selection" });
@@ -169,6 +201,7 @@ fn operator_schemas() -> [(&'static str, Value); 4] {
             "status": { "type": "integer" }, "detail": { "type": "string" } },
     });
     [
+        ("Record", record_schema()),
         ("Selection", criteria),
         ("Purge", object(json!({ "all": switch, "selection": selection }))),
         ("Replay", replay),
@@ -216,7 +249,7 @@ fn responses(has_many: bool) -> Value {
         success("Every event is accepted: ack says whether it is in Kafka, on disk or in memory"),
     );
     if has_many {
-        responses.insert("207".to_owned(), success("Some events succeeded, and some failed"));
+        responses.insert("207".to_owned(), some_succeeded(&schema));
     }
     let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
     for problem in Problem::ALL {
@@ -237,6 +270,17 @@ fn all_schemas() -> Value {
         all[name] = schema;
     }
     all
+}
+
+/// The answer 207: all results, or with stream=true a line for each.
+fn some_succeeded(schema: &Value) -> Value {
+    json!({
+        "description": "Some events succeeded, and some failed. With stream=true: a result in each line, and the counts in the last",
+        "content": {
+            "application/json": { "schema": schema },
+            "application/x-ndjson": { "schema": { "type": "string" } },
+        },
+    })
 }
 
 fn schemas() -> Value {

@@ -89,6 +89,8 @@ problems! {
     TooDeep = 422 "too-deep";
     /// The JSON is not an event
     NotAnEvent = 422 "not-an-event";
+    /// The JSON is not a record
+    NotARecord = 422 "not-a-record";
     /// The request is not a CloudEvent
     NotACloudEvent = 422 "not-a-cloudevent";
     /// The key belongs to a request with another payload
@@ -105,6 +107,8 @@ problems! {
     SpoolFull = 503 "spool-full", retry after 5 s;
     /// The spool can't be written
     SpoolFault = 503 "spool-fault", retry after 60 s;
+    /// Requests have named too many topics
+    TooManyTopics = 503 "too-many-topics", retry after 60 s;
     /// Kafka is unavailable
     KafkaUnavailable = 503 "kafka-unavailable", retry after 1 s;
     /// Kafka refuses this service

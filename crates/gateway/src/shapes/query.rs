@@ -18,6 +18,8 @@ pub struct Query {
     pub timeout: Option<Duration>,
     /// Whether the valid events of an array are published if others are invalid.
     pub partial: bool,
+    /// Whether the results of NDJSON are sent while its lines arrive.
+    pub stream: bool,
     /// The record's key.
     pub key: Option<Vec<u8>>,
     /// The record's partition.
@@ -67,6 +69,7 @@ impl Query {
                 self.timeout = Some(timeout.ok_or_else(|| invalid(name, "a time such as 500ms, 10s or 5m"))?);
             }
             ("partial", QueryOf::Events) => self.partial = switch(name, &text())?,
+            ("stream", QueryOf::Events) => self.stream = switch(name, &text())?,
             ("key", QueryOf::Record) => {
                 self.key = Some(decode(value.as_bytes()).ok_or_else(|| invalid(name, "percent-encoded bytes"))?);
             }
@@ -77,7 +80,7 @@ impl Query {
             ("tombstone", QueryOf::Record) => self.tombstone = switch(name, &text())?,
             _ => {
                 let known = match of {
-                    QueryOf::Events => "ack, timeout and partial",
+                    QueryOf::Events => "ack, timeout, partial and stream",
                     QueryOf::Record => "ack, timeout, key, partition and tombstone",
                 };
                 let name = decode_text(name.as_bytes()).unwrap_or_default();
@@ -129,9 +132,9 @@ mod tests {
 
     #[test]
     fn parameters_are_parsed() {
-        let query = Query::parse("ack=disk&timeout=500ms&partial", QueryOf::Events).unwrap();
+        let query = Query::parse("ack=disk&timeout=500ms&partial&stream=true", QueryOf::Events).unwrap();
         let timeout = Some(Duration::from_millis(500));
-        assert_eq!(query, Query { ack: Some(Ack::Disk), timeout, partial: true, ..Query::default() });
+        assert_eq!(query, Query { ack: Some(Ack::Disk), timeout, partial: true, stream: true, ..Query::default() });
         let record = Query::parse("key=a%00b&partition=3&tombstone=true", QueryOf::Record).unwrap();
         let key = Some(b"a\0b".to_vec());
         assert_eq!(record, Query { key, partition: Some(3), tombstone: true, ..Query::default() });

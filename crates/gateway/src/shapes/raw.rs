@@ -25,8 +25,21 @@ pub fn read<'a>(
         return Err(Failure::new(Problem::BadQuery, why));
     }
     let named = headers.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)));
-    let mut headers: Vec<(String, Vec<u8>)> =
-        named.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+    let headers = named.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.to_owned(), value.to_vec()));
+    Ok(OutRecord {
+        topic: topic.into(),
+        partition: query.partition,
+        key: query.key.clone(),
+        value: (!query.tombstone).then_some(body),
+        headers: with_context(headers.collect(), context),
+        timestamp: None,
+        id: None,
+        source: None,
+    })
+}
+
+/// Adds the context of the request to headers that lack it.
+pub(super) fn with_context(mut headers: Vec<(String, Vec<u8>)>, context: &Context) -> Vec<(String, Vec<u8>)> {
     let defaults = [
         (kafka_courier::headers::CORRELATION_ID, context.correlation_id.as_deref()),
         ("traceparent", context.trace.as_ref().map(|trace| trace.traceparent())),
@@ -37,15 +50,7 @@ pub fn read<'a>(
             headers.push((name.to_owned(), text.as_bytes().to_vec()));
         }
     }
-    Ok(OutRecord {
-        topic: topic.into(),
-        partition: query.partition,
-        key: query.key.clone(),
-        value: (!query.tombstone).then_some(body),
-        headers,
-        id: None,
-        source: None,
-    })
+    headers
 }
 
 #[cfg(test)]

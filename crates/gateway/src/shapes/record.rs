@@ -21,6 +21,8 @@ pub struct OutRecord {
     pub value: Option<Vec<u8>>,
     /// The headers, in order.
     pub headers: Vec<(String, Vec<u8>)>,
+    /// The time in milliseconds since 1970-01-01 UTC. `None` is the time of the publishing.
+    pub timestamp: Option<i64>,
     /// The event's id, for the answer.
     pub id: Option<String>,
     /// The source of the event, if the client gave the event its source and its id.

@@ -26,6 +26,9 @@ async fn statistics_are_for_this_machine() {
     assert_eq!((&stats["requests"], &stats["producer"]["sent"]), (&1.into(), &1.into()));
     assert_eq!(service.get("/stats", "host: evil.example\r\n").await.status, 403, "DNS rebinding");
     assert_eq!(service.get("/metrics", "host: evil.example\r\n").await.status, 200);
+    let open = service.get("/metrics", "accept: application/openmetrics-text; version=1.0.0\r\n").await;
+    assert!(open.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{open:?}");
+    assert!(open.body.ends_with("# EOF\n"), "{open:?}");
     assert_eq!(service.get("/openapi.json", LOCAL).await.expect(200)["openapi"], "3.1.0");
     assert_eq!(service.get("/nowhere", LOCAL).await.status, 404);
 }

@@ -4,11 +4,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
 use kafka_courier::KafkaProducer;
 use kafka_courier::dlq::{
     AppendError, Appended, BeginReplayError, DeadLetterStore, Held, Letter, LetterId, MemoryStore, Position,
     ReplayGuard, StoreError, StoreStats,
 };
+use kafka_courier_gateway::{Gateway, GatewayConfig};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule};
 
 use crate::support::{JSON, LOGIN, LONG, Service, cluster, kafka};
@@ -26,7 +30,8 @@ impl DeadLetterStore for GatedStore {
         "slow"
     }
     fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        self.arrived.lock().unwrap().send(()).unwrap();
+        // A test reads only the first arrival.
+        let _ = self.arrived.lock().unwrap().send(());
         self.gate.lock().unwrap().recv().unwrap();
         self.inner.append(letters)
     }
@@ -72,4 +77,32 @@ async fn certain_failure_is_never_unknown() {
     let body = reply.expect_problem(503, "not-written");
     assert_eq!((&body["verdict"], &body["dead_letter"]), (&"not_written".into(), &serde_json::Value::Null));
     open.send(()).unwrap();
+}
+
+/// The failure of the second event is on its way to a client that has left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failure_of_left_client_has_letter() {
+    let cluster = cluster().await;
+    let ((open, gate), (arrived, appends)) = (channel(), channel());
+    let store = GatedStore { inner: MemoryStore::default(), gate: gate.into(), arrived: arrived.into() };
+    let mut kafka = kafka(&cluster);
+    kafka.flush_timeout = Duration::from_millis(200);
+    let builder = KafkaProducer::builder().with_config(kafka.clone()).dead_letter_store(Arc::new(store));
+    let producer = builder.build().unwrap();
+    producer.learn_topic("user-events").await.unwrap();
+    cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
+    let gateway = Gateway::new(producer.clone(), &kafka, GatewayConfig::default()).unwrap();
+    let request = |target: &str| {
+        let request = Request::post(target).header("content-type", "application/json");
+        request.body(Full::new(Bytes::from_static(LOGIN.as_bytes()))).unwrap()
+    };
+    assert_eq!(gateway.answer(request("/v1/events?ack=memory")).await.status(), 202);
+    let answer = tokio::spawn(async move { gateway.answer(request("/v1/events")).await.status() });
+    tokio::task::spawn_blocking(move || appends.recv_timeout(LONG).map(|()| appends)).await.unwrap().unwrap();
+    answer.abort();
+    assert!(answer.await.unwrap_err().is_cancelled());
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    producer.close(LONG).await;
+    assert_eq!(producer.dead_letters().len(), 2);
 }

@@ -123,6 +123,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.reply().await
     }
 
+    /// Sends text. `None` if the service has closed the connection.
+    pub(crate) async fn try_send(&mut self, text: &str) -> Option<()> {
+        self.0.write_all(text.as_bytes()).await.ok()
+    }
+
     /// Posts a body. `None` if the service closes the connection first.
     pub(crate) async fn try_post(&mut self, target: &str, headers: &str, body: &str) -> Option<Reply> {
         let length = body.len();

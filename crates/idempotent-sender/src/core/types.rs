@@ -214,6 +214,9 @@ pub enum Action<T> {
     /// Makes the stamps of records durable. Verdicts that were reported before must be durable first. The driver answers
     /// with `on_persisted` once they are. Nothing leaves under these stamps before.
     Persist(StampMove),
+    /// Asks for the stored batches of an earlier process behind those that were submitted, because those alone can't be decided.
+    /// The request may be repeated, and nothing waits for an answer: the durable log may have none.
+    More(PartitionId),
     /// Makes a leader epoch durable. The driver answers with `on_persisted` once it is. No stored batch is sent to this
     /// leader before.
     PersistLeader(LeaderMove),

@@ -20,6 +20,9 @@ pub trait Upcalls<T>: Send + 'static {
     /// Makes the stamps of records durable, after the verdicts that were reported before. The layer above answers with
     /// [`DriverCommand::Persisted`]. Never called for batches that are not [stored](Submission::stored).
     fn persist(&mut self, stamps: StampMove);
+    /// Asks for the [stored](Submission::stored) batches of an earlier process behind those that were submitted. Those alone
+    /// can't be decided.
+    fn needs_more(&mut self, partition: PartitionId);
     /// Makes a leader epoch durable. The layer above answers with [`DriverCommand::Persisted`]. Never called for batches that are
     /// not [stored](Submission::stored).
     fn persist_leader(&mut self, leader: LeaderMove);

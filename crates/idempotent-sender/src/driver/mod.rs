@@ -307,6 +307,7 @@ where
                     });
                 }
                 Action::Persist(stamps) => self.upcalls.persist(stamps),
+                Action::More(partition) => self.upcalls.needs_more(partition),
                 Action::PersistLeader(leader) => self.upcalls.persist_leader(leader),
                 Action::Waits { partition, reason } => {
                     if let Some(name) = self.core.topic_name(partition.topic) {

@@ -46,6 +46,7 @@ impl Upcalls<()> for Listener {
         true
     }
     fn persist(&mut self, _: StampMove) {}
+    fn needs_more(&mut self, _: PartitionId) {}
     fn persist_leader(&mut self, _: LeaderMove) {}
     fn waits(&mut self, _: PartitionId, _: &Arc<str>, _: &Reason) {}
     fn corrected(&mut self, (): (), _: RecordSet, _: Option<i64>) {}

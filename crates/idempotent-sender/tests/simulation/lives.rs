@@ -57,7 +57,7 @@ enum LogWrite {
 #[derive(Debug, Default)]
 pub(crate) struct Lives {
     pub(crate) life: u64,
-    partitions: [StoredPartition; PARTITIONS],
+    pub(crate) partitions: [StoredPartition; PARTITIONS],
     writes: VecDeque<LogWrite>,
     /// The time at which the last write ends.
     busy_until: Micros,
@@ -191,22 +191,6 @@ impl World {
         Ok(())
     }
 
-    /// Hands the batches to the sender that it may have.
-    fn send_held(&mut self, partition: usize) -> Result<(), String> {
-        loop {
-            let Some(lives) = &mut self.lives else { return Ok(()) };
-            let stored = &mut lives.partitions[partition];
-            let place = stored.held.front().and_then(|next| next.stored.as_deref().copied());
-            if place.is_none_or(|place| !stored.may_send(&place)) {
-                return Ok(());
-            }
-            let Some(next) = stored.held.pop_front() else { return Ok(()) };
-            let ordinal = stored.submitted;
-            stored.submitted += 1;
-            self.submit_to_sender(Submission { ordinal, ..next })?;
-        }
-    }
-
     /// Writes a mark if the settled records have become more.
     fn advance_mark(&mut self, partition: usize) -> Result<(), String> {
         let Some(lives) = &mut self.lives else { return Ok(()) };
@@ -247,6 +231,8 @@ impl World {
         let partition = model_partition(settlement.partition);
         let Some(lives) = &mut self.lives else { return Ok(()) };
         let ordinals: Vec<u64> = numbers.iter().filter_map(|number| lives.ordinals.get(number).copied()).collect();
+        let stored = &mut lives.partitions[partition];
+        stored.with_sender = stored.with_sender.saturating_sub(numbers.len() as u64);
         match &settlement.verdict {
             Verdict::Delivered { base_offset, .. } => {
                 let stored = &mut lives.partitions[partition];
@@ -256,9 +242,9 @@ impl World {
                 self.advance_mark(partition)?;
             }
             Verdict::Failed(_) => self.write_log(LogWrite::Out(partition, ordinals)),
-            Verdict::Stored => {}
+            Verdict::Stored => return Ok(()),
         }
-        Ok(())
+        self.send_held(partition)
     }
 
     /// Checks that sent records are in the log, under their stamps.

@@ -13,6 +13,7 @@ mod controller;
 mod coverage;
 mod failures;
 mod faults;
+mod hand_over;
 mod history;
 mod known_leaders;
 mod link;

@@ -59,7 +59,10 @@ pub(crate) struct StoredPartition {
     /// The number of the topic that new batches get, and the one that the sender's batches have.
     pub(crate) accepting: u32,
     pub(crate) sending: u32,
-    /// Batches that wait until all of the former number are settled.
+    /// The records that the sender has without a verdict, and those that it may have because it asked for more.
+    pub(crate) with_sender: u64,
+    pub(crate) granted: u64,
+    /// Batches that wait until all of the former number are settled, or until the sender has fewer records.
     pub(crate) held: VecDeque<Submission<usize>>,
 }
 
@@ -144,5 +147,6 @@ impl StoredPartition {
         self.accepting = self.batches.last().map_or(0, |last| last.topic);
         self.sending = 0;
         self.held.clear();
+        (self.with_sender, self.granted) = (0, 0);
     }
 }

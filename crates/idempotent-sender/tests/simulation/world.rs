@@ -1,8 +1,7 @@
 //! The simulated world in virtual time: the sender's actions become events, and events become the sender's inputs.
 //!
 //! Rules:
-//! - Events are handled one at a time, in the order of their times. The world polls the sender between two events until
-//!   the sender has no more actions, as the driver does.
+//! - Events are handled one at a time, in the order of their times. Between two events the sender acts until it has no action.
 //! - The world does not judge the sender: `history` records, and `checker` judges.
 
 use std::cmp::Ordering;
@@ -436,6 +435,7 @@ impl World {
             Action::SearchLog(search) => self.request_search(search),
             Action::Persist(stamps) => self.persist(stamps)?,
             Action::PersistLeader(leader) => self.persist_leader(leader)?,
+            Action::More(partition) => self.give_more(model_partition(partition))?,
             Action::Waits { partition, reason } => self.trace(|| format!("{partition:?} waits: {reason}")),
             Action::Settle(settlement) => {
                 self.trace(|| format!("settle {settlement:?}").chars().take(400).collect());

@@ -46,6 +46,9 @@ pub struct ConfigLoader {
     file: Vec<SourceEntry>,
     environment: Vec<SourceEntry>,
     settings: Vec<SourceEntry>,
+    /// The table of the application, with the dot of its settings' names.
+    own_table: Option<String>,
+    own_settings: Vec<(String, Secret)>,
     warnings: Vec<ConfigWarning>,
     problems: Vec<ConfigProblem>,
 }
@@ -54,6 +57,12 @@ impl ConfigLoader {
     /// Creates a loader without a source, which loads the defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Leaves a table of later files to the application: `[name]`. [`LoadedConfig::own_settings`] returns its settings.
+    pub fn own_table(mut self, name: &str) -> Self {
+        self.own_table = Some(format!("{name}."));
+        self
     }
 
     /// Reads a file: JSON if its name ends in `.json`, else TOML. Keys are names of options or of Java properties.
@@ -106,12 +115,19 @@ impl ConfigLoader {
         for setting in &self.settings {
             resolver.add(setting);
         }
-        resolver.finish()
+        let own_settings = self.own_settings;
+        let mut loaded = resolver.finish()?;
+        loaded.own_settings = own_settings;
+        Ok(loaded)
     }
 
     /// Adds the names and values of a settings file. `<option>_file` names a file with the value.
     fn add_pairs(&mut self, pairs: Vec<(String, String)>, origin: &Origin) {
         for (key, value) in pairs {
+            if let Some(own) = self.own_table.as_deref().and_then(|table| key.strip_prefix(table)) {
+                self.own_settings.push((own.to_owned(), value.into()));
+                continue;
+            }
             let option = key.clone();
             self.file.push(SourceEntry::read(origin.clone(), key, &option, Ok(value.into())));
         }

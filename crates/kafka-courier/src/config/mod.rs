@@ -177,7 +177,8 @@ options! {
     metadata_timeout: Duration = Duration::from_secs(10);
     /// The age at which metadata is refreshed automatically.
     metadata_max_age: Duration = Duration::from_secs(300);
-    /// Memory for events that have no verdict yet, in bytes.
+    /// Memory for events that have no verdict yet, in bytes. With a spool, a quarter of it is for stored events on their way
+    /// to Kafka. The disk alone has the others.
     buffer_memory: usize = 32 << 20;
     /// How long publishing waits for memory before it fails.
     max_block: Duration = Duration::from_secs(10);

@@ -34,6 +34,7 @@ pub struct LoadedConfig {
     pub warnings: Vec<ConfigWarning>,
     origins: HashMap<&'static str, SettingPlace>,
     value_files: Vec<(String, PathBuf)>,
+    pub(super) own_settings: Vec<(String, Secret)>,
 }
 
 /// The effective value of an option.
@@ -51,6 +52,11 @@ pub struct EffectiveOption {
 }
 
 impl LoadedConfig {
+    /// Returns the names and values in the table of the application: [`ConfigLoader::own_table`](crate::ConfigLoader::own_table).
+    pub fn own_settings(&self) -> &[(String, Secret)] {
+        &self.own_settings
+    }
+
     /// Returns the configuration, and logs the warnings.
     pub(super) fn into_config(self) -> KafkaConfig {
         warning::log(&self.warnings);
@@ -193,7 +199,7 @@ impl Resolver {
         self.warnings.extend(self.config.security_warnings());
         self.warnings.sort_by_cached_key(ToString::to_string);
         let Self { config, origins, value_files, warnings, .. } = self;
-        Ok(LoadedConfig { config, warnings, origins, value_files })
+        Ok(LoadedConfig { config, warnings, origins, value_files, own_settings: Vec::new() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Producers with a spool: events on disk, and the processes that follow each other on one folder.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod backlog;
 mod copies;
 mod doubt;
 mod faults;

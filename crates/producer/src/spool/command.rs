@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SendError, Sender};
 use std::time::{Duration, Instant};
 
+use kafka_courier_batcher::EncodedBatch;
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
 use kafka_courier_idempotent_sender::core::{FailedOutcome, LeaderMove, MoveId, RecordSet, StampMove, Submission};
 use kafka_courier_spool::core::entry::{Ordinal, Partition};
@@ -84,9 +85,11 @@ pub(crate) enum SpoolCommand<T> {
     /// The dead letters of failed records are durable.
     Kept { place: StoredPlace, records: RecordSet, notice: SettledNotice },
     /// No durable store took the dead letters of failed records.
-    NotKept { place: StoredPlace },
+    NotKept { place: StoredPlace, records: RecordSet },
     /// Make the stamps of records durable.
     Persist(StampMove),
+    /// The sender can't decide about the batches of an earlier process that it has, without the ones behind them.
+    More(PartitionId),
     /// Make a leader epoch durable.
     PersistLeader(LeaderMove),
     /// An input begins.
@@ -101,8 +104,19 @@ pub(crate) enum SpoolCommand<T> {
     Finish,
 }
 
+/// The token of a stored batch whose bytes the disk alone has.
+#[derive(Debug)]
+pub(crate) struct KeptToken<T> {
+    pub(crate) token: T,
+    pub(crate) records: u32,
+}
+
+/// A number that stands in the producer's ledger for stored batches without a token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Ticket(pub(crate) u64);
+
 /// The token of a batch.
-pub(crate) trait BatchItems {
+pub(crate) trait BatchToken {
     /// Returns the items of the batch's records, for each input.
     fn items(&self) -> Vec<(InputNumber, ItemSet)>;
 
@@ -110,6 +124,40 @@ pub(crate) trait BatchItems {
     fn keys(&self) -> Vec<(u32, RequestKey)> {
         Vec::new()
     }
+
+    /// Retires the token of a stored batch for which no caller can ask any more. Returns the ticket that stands for the batch
+    /// from now on: `ticket` if there is one, else another. Returns `None`, and changes nothing, if the token is still needed.
+    fn retire(&self, ticket: Option<Ticket>) -> Option<Ticket>;
+}
+
+/// A batch that was read back from the journal, before it has a token.
+#[derive(Debug)]
+pub(crate) struct ReadBatch<'a> {
+    pub(crate) partition: PartitionId,
+    pub(crate) place: StoredPlace,
+    /// The bytes of the life that stored the batch.
+    pub(crate) notes: &'a Arc<[u8]>,
+    pub(crate) records: u32,
+    pub(crate) ticket: Option<Ticket>,
+}
+
+/// The source of tokens and memory for batches that were read back.
+pub(crate) trait BatchSource<T> {
+    /// Returns a token for a batch.
+    fn token(&self, batch: &ReadBatch<'_>) -> T;
+    /// Charges the memory of a batch.
+    fn charge(&self, partition: PartitionId, bytes: usize);
+}
+
+/// Stored batches that are lost, or left to a later process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct UnreadBatches {
+    pub(crate) partition: PartitionId,
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    pub(crate) ticket: Option<Ticket>,
+    /// Whether an earlier process stored the batches.
+    pub(crate) is_inherited: bool,
 }
 
 /// A decision of the spool. The order of decisions counts.
@@ -125,8 +173,18 @@ pub(crate) enum Effect<T> {
     Persisted { partition: PartitionId, id: MoveId },
     /// The batch is not stored, and is not sent.
     NotStored(Submission<T>, SpoolFault),
+    /// The disk alone has the bytes of the durable batch from now on.
+    Unloaded(PartitionId, EncodedBatch),
+    /// Read the next batch of the spool's partition that begins at an ordinal, or behind.
+    Load { partition: PartitionId, from: StoredPlace },
+    /// Stored records are damaged on the disk, and lost. Tokens are those of batches that callers may ask for.
+    Lost(UnreadBatches, Vec<KeptToken<T>>),
+    /// A stored batch can't be read now. The partition waits.
+    Unreadable(PartitionId, Arc<str>),
     /// The sender ends before it got the batch. A later process delivers the batch.
     LeftStored(Submission<T>),
+    /// The sender ends before these batches were read back.
+    LeftOnDisk(UnreadBatches, Vec<KeptToken<T>>),
     /// The batch was for a topic that was deleted since, or for a partition that it no longer has. The topic has its id in
     /// the journal.
     Orphaned(Submission<T>, FailedOutcome, Option<TopicUuid>),
@@ -139,16 +197,20 @@ pub(crate) enum Effect<T> {
 pub(crate) struct SpoolLevel {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    /// Bytes of durable batches in memory.
+    pub(crate) resident_bytes: u64,
     /// The timestamp of the oldest unsettled record, in milliseconds since 1970-01-01 UTC.
     pub(crate) oldest_ms: Option<i64>,
 }
 
 /// The producer around the spool's thread. The thread calls each method, so no method waits.
-pub(crate) trait SpoolHost<T>: Send + 'static {
+pub(crate) trait SpoolHost<T>: BatchSource<T> + Send + 'static {
     /// Seals the open batch of a partition, if it still has this number.
     fn seal(&self, partition: PartitionId, batch: u64) -> Option<Submission<T>>;
     /// Carries out a decision.
     fn apply(&self, effect: Effect<T>);
+    /// Returns the time in milliseconds since 1970-01-01 UTC.
+    fn wall_clock_ms(&self) -> i64;
     /// Notes a durable round, and how long its write took.
     fn round_durable(&self, took: Duration);
     /// Notes the counts.

@@ -54,6 +54,9 @@ pub(crate) fn resumption(
 /// Returns the parts of a batch whose records are unsettled, have no gap between them, and belong to one run of stamps. The
 /// parts are ranges of the records' indexes in the batch.
 pub(crate) fn unsettled_parts(state: &PartitionTable, head: &BatchHead) -> Vec<Range<u32>> {
+    if is_one_part(state, head) {
+        return std::iter::once(0..head.count).collect();
+    }
     let mut parts: Vec<Range<u32>> = Vec::new();
     let mut part_run = None;
     for index in 0..head.count {
@@ -69,6 +72,15 @@ pub(crate) fn unsettled_parts(state: &PartitionTable, head: &BatchHead) -> Vec<R
         part_run = run;
     }
     parts
+}
+
+/// Returns whether nothing divides the records of a batch, and all of them are unsettled.
+fn is_one_part(state: &PartitionTable, head: &BatchHead) -> bool {
+    let (first, end) = (head.first, head.end());
+    let is_unsettled =
+        first >= state.settled && state.done.count_within(first, end) == 0 && state.lost.count_within(first, end) == 0;
+    let within = first.plus(1)..end.max(first.plus(1));
+    is_unsettled && state.moves.range(within.clone()).next().is_none() && state.begins.range(within).next().is_none()
 }
 
 /// Returns the batch of the records of a part alone.

@@ -4,15 +4,17 @@
 //!  - Batches are accepted in the order of their numbers, in whatever order they are sealed.
 //!  - The batches of earlier processes precede all new ones.
 //!  - Batches of a deleted topic and of the one that follows it are never with the sender together.
+//!  - Batches in memory precede those whose bytes the disk alone has.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use kafka_courier_idempotent_sender::core::{InheritedStamp, Submission};
-use kafka_courier_spool::core::entry::Partition;
+use kafka_courier_spool::core::entry::{Ordinal, Partition};
 
-use super::command::StoredPlace;
+use super::backlog::StoredRun;
+use super::command::{KeptToken, StoredPlace};
 
-/// A durable batch that the sender does not have yet.
+/// A durable batch in memory that the sender does not have yet.
 #[derive(Debug)]
 pub(crate) struct DurableBatch<T> {
     pub(crate) place: StoredPlace,
@@ -31,9 +33,18 @@ pub(crate) struct Lane<T> {
     /// Batches that were sealed before their turn.
     early: BTreeMap<u64, Submission<T>>,
     next_batch: u64,
-    /// The number of batches that the sender never gets. The numbers of later ones are reduced by it.
-    skipped: u64,
-    pub(crate) durable: VecDeque<DurableBatch<T>>,
+    /// The sender's number for the next batch.
+    released: u64,
+    /// How often batches of the lane were lost.
+    pub(crate) losses: u64,
+    /// Durable batches in memory.
+    pub(crate) resident: VecDeque<DurableBatch<T>>,
+    /// The durable batches behind those.
+    pub(crate) runs: VecDeque<StoredRun>,
+    /// The tokens of batches of the runs that a caller may still ask.
+    pub(crate) kept: BTreeMap<(Partition, Ordinal), KeptToken<T>>,
+    /// Whether the next batch of the runs is being read.
+    pub(crate) is_loading: bool,
 }
 
 impl<T> Lane<T> {
@@ -44,8 +55,12 @@ impl<T> Lane<T> {
             sending: partition,
             early: BTreeMap::new(),
             next_batch: first_batch,
-            skipped: 0,
-            durable: VecDeque::new(),
+            released: 0,
+            losses: 0,
+            resident: VecDeque::new(),
+            runs: VecDeque::new(),
+            kept: BTreeMap::new(),
+            is_loading: false,
         }
     }
 
@@ -65,14 +80,10 @@ impl<T> Lane<T> {
         std::mem::take(&mut self.early).into_values().collect()
     }
 
-    /// Notes that the sender never gets the next batch.
-    pub(crate) fn skip_one(&mut self) {
-        self.skipped += 1;
-    }
-
     /// Returns the batch with its number for the sender, whose numbers have no gaps.
-    pub(crate) fn numbered(&self, mut submission: Submission<T>) -> Submission<T> {
-        submission.ordinal = submission.ordinal.saturating_sub(self.skipped);
+    pub(crate) fn numbered(&mut self, mut submission: Submission<T>) -> Submission<T> {
+        submission.ordinal = self.released;
+        self.released += 1;
         submission
     }
 }

@@ -16,7 +16,7 @@ use kafka_courier_spool::core::ranges::OrdinalSet;
 
 use super::command::StoredPlace;
 
-/// A stored batch with unsettled records.
+/// A durable batch in memory with unsettled records.
 #[derive(Clone, Copy, Debug)]
 struct HeldBatch {
     end: Ordinal,
@@ -44,6 +44,8 @@ pub(crate) struct PartitionLog {
     pub(crate) is_held: bool,
     /// Dead letters that the journal does not have yet.
     outs: OrdinalSet,
+    /// Lost records that the journal does not have as lost yet.
+    lost: OrdinalSet,
     /// The mark that the journal has, or will have with the next round.
     marked: Ordinal,
     moves: Vec<StampMove>,
@@ -64,6 +66,7 @@ impl PartitionLog {
             failing: 0,
             is_held: false,
             outs: OrdinalSet::default(),
+            lost: OrdinalSet::default(),
             marked: settled,
             moves: Vec::new(),
             leader: None,
@@ -77,14 +80,13 @@ impl PartitionLog {
     }
 
     /// Takes the next `count` records. Returns the place of the first one.
-    pub(crate) fn accept(&mut self, count: u32, bytes: u64, timestamp_ms: i64) -> StoredPlace {
+    pub(crate) fn accept(&mut self, count: u32) -> StoredPlace {
         let place = StoredPlace { partition: self.partition, first: self.end };
         self.end = self.end.plus(count.into());
-        self.hold(place.first, count, bytes, timestamp_ms);
         place
     }
 
-    /// Notes a batch that the journal holds.
+    /// Notes a durable batch in memory.
     pub(crate) fn hold(&mut self, first: Ordinal, count: u32, bytes: u64, timestamp_ms: i64) {
         self.batches.insert(first, HeldBatch { end: first.plus(count.into()), bytes, timestamp_ms });
     }
@@ -114,6 +116,12 @@ impl PartitionLog {
             self.outs.insert(first, end);
             self.settle(first, end);
         }
+    }
+
+    /// Notes that records are damaged on the disk, and lost.
+    pub(crate) fn lose(&mut self, first: Ordinal, end: Ordinal) {
+        self.lost.insert(first, end);
+        self.settle(first, end);
     }
 
     /// Requests that stamps become durable. A later request of the same partition supersedes an earlier one.
@@ -147,6 +155,11 @@ impl PartitionLog {
         self.settled == self.end
     }
 
+    /// Returns the number for the next record.
+    pub(crate) fn end(&self) -> Ordinal {
+        self.end
+    }
+
     /// Returns whether the sender waits for what may be written now.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.leader.is_some() || self.is_move_due()
@@ -165,8 +178,9 @@ impl PartitionLog {
             // A later process sends them under no stamp, so the move gives them none.
             self.done.iter().for_each(|(first, end)| outs.insert(first, end));
         }
-        let out = |(first, end)| Entry::Out { partition, first, end, why: OutReason::Settled };
-        entries.extend(outs.iter().map(out));
+        let out = |why| move |(first, end)| Entry::Out { partition, first, end, why };
+        entries.extend(std::mem::take(&mut self.lost).iter().map(out(OutReason::Lost)));
+        entries.extend(outs.iter().map(out(OutReason::Settled)));
         if self.settled > self.marked {
             self.marked = self.settled;
             entries.push(Entry::Mark { partition, settled: self.settled, end_offset: self.end_offset });
@@ -200,12 +214,12 @@ impl PartitionLog {
         self.end.0.saturating_sub(self.settled.0).saturating_sub(behind)
     }
 
-    /// Returns the bytes of the batches with unsettled records.
+    /// Returns the bytes of the batches in memory with unsettled records.
     pub(crate) fn bytes(&self) -> u64 {
         self.batches.values().map(|batch| batch.bytes).sum()
     }
 
-    /// Returns the timestamp of the oldest batch with unsettled records.
+    /// Returns the timestamp of the oldest of these batches.
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
         self.batches.values().map(|batch| batch.timestamp_ms).min()
     }

@@ -1,25 +1,26 @@
-//! Opens a spool's folder, and reads the batches of earlier processes.
+//! Opens a spool's folder, and finds the batches of earlier processes.
 //!
 //! Rule: nothing is decided here about a record's stamp or fate. `inherit` does that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_courier_batcher::{DecodeError, EncodedBatch};
-use kafka_courier_idempotent_sender::core::InheritedStamp;
-use kafka_courier_spool::core::entry::{Partition, Topic, TopicNumber};
+use kafka_courier_spool::core::entry::{BatchHead, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::{Life, SpoolId};
 use kafka_courier_spool::core::keys::RecordKey;
 use kafka_courier_spool::disk::{Folder, FolderView};
 use kafka_courier_spool::journal::{Journal, OpenError, ReadError, SEGMENT_BYTES, Settings};
 
+use super::backlog::StoredRun;
 use super::command::StoredPlace;
 use super::file_system::{UnfitFileSystem, check_file_system};
-use super::inherit::{batch_of_part, held_producer_ids, inherited_stamp, unsettled_parts};
+use super::inherit::{held_producer_ids, unsettled_parts};
 use super::origin::mark_if_original;
 use super::stage::RecoveredPartition;
 
@@ -94,14 +95,6 @@ pub enum SpoolOpenError {
         /// The cause.
         source: OpenError,
     },
-    /// A stored batch can't be read.
-    #[error("{}: a stored batch can't be read: {source}", dir.display())]
-    Batch {
-        /// The folder.
-        dir: PathBuf,
-        /// The cause.
-        source: BatchReadError,
-    },
 }
 
 /// Why a stored batch can't be read.
@@ -161,17 +154,6 @@ impl RecoveredTopic {
     }
 }
 
-/// Unsettled records that an earlier process stored.
-#[derive(Debug)]
-pub(crate) struct UnsettledBatch {
-    pub(crate) place: StoredPlace,
-    /// The life that stored the batch, and the bytes that it added to its batches.
-    pub(crate) life: Life,
-    pub(crate) notes: Arc<[u8]>,
-    pub(crate) inherited: Option<InheritedStamp>,
-    pub(crate) batch: EncodedBatch,
-}
-
 /// The state of a spool at its opening.
 #[derive(Debug)]
 pub(crate) struct RecoveredSpool {
@@ -183,7 +165,9 @@ pub(crate) struct RecoveredSpool {
     pub(crate) partitions: Vec<RecoveredPartition>,
     /// The unsettled batches of each partition, in their order. The key is the topic's place in `topics`, and the
     /// partition.
-    pub(crate) batches: BTreeMap<(usize, i32), Vec<UnsettledBatch>>,
+    pub(crate) runs: BTreeMap<(usize, i32), Vec<StoredRun>>,
+    /// The batches of the runs with records that have keys.
+    pub(crate) keyed: BTreeMap<(usize, i32), Vec<KeyedBatch>>,
     /// The keys of requests.
     pub(crate) keys: Vec<RecordKey>,
 }
@@ -244,12 +228,8 @@ impl OpenSpool {
         held_producer_ids(self.journal.table(), false)
     }
 
-    /// Reads the batches of earlier processes.
-    ///
-    /// # Errors
-    ///
-    /// [`SpoolOpenError::Batch`].
-    pub(crate) fn recover(&self) -> Result<RecoveredSpool, SpoolOpenError> {
+    /// Finds the batches of earlier processes. Their bytes stay on the disk.
+    pub(crate) fn recover(&self) -> RecoveredSpool {
         let table = self.journal.table();
         let mut topics: Vec<RecoveredTopic> = Vec::new();
         for topic in table.topics.values() {
@@ -267,13 +247,13 @@ impl OpenSpool {
             end_offset: state.end_offset,
             done: state.done.iter().collect(),
             lost: state.lost.iter().collect(),
+            origin: state.clone(),
         });
         let partitions = partitions.collect();
-        let batches =
-            self.unsettled(&topics).map_err(|source| SpoolOpenError::Batch { dir: self.dir.clone(), source })?;
+        let (runs, keyed) = self.unsettled(&topics);
         let (spool, life) = (self.journal.spool(), self.journal.life());
         let (cluster, keys) = (table.cluster.clone(), table.keys.iter().copied().collect());
-        Ok(RecoveredSpool { spool, life, cluster, topics, partitions, batches, keys })
+        RecoveredSpool { spool, life, cluster, topics, partitions, runs, keyed, keys }
     }
 
     /// Logs the batches whose topic the journal does not name, because its entries are damaged. They stay in the files.
@@ -292,31 +272,74 @@ impl OpenSpool {
         }
     }
 
-    fn unsettled(
-        &self,
-        topics: &[RecoveredTopic],
-    ) -> Result<BTreeMap<(usize, i32), Vec<UnsettledBatch>>, BatchReadError> {
-        let mut batches: BTreeMap<(usize, i32), Vec<UnsettledBatch>> = BTreeMap::new();
+    /// Returns the runs of unsettled batches, and the batches among them with records that have keys.
+    fn unsettled(&self, topics: &[RecoveredTopic]) -> (PartitionMap<StoredRun>, PartitionMap<KeyedBatch>) {
+        let mut runs: PartitionMap<StoredRun> = BTreeMap::new();
+        let mut keyed: PartitionMap<KeyedBatch> = BTreeMap::new();
+        let times = self.journal.table().keys.iter().map(|key| ((key.partition, key.ordinal), key.at_ms));
+        let times: BTreeMap<(Partition, Ordinal), u64> = times.collect();
         // The journal lists batches by topic number, partition and ordinal, which is their order.
-        for head in self.journal.batches() {
+        for (head, bytes) in self.journal.batch_sizes() {
             let Some(state) = self.journal.table().partitions.get(&head.partition) else { continue };
             let Some(topic) = topic_of(topics, head.partition.topic) else { continue };
-            let parts = unsettled_parts(state, head);
+            let parts = unsettled_parts(state, &head);
+            let records: u64 = parts.iter().map(|part| u64::from(part.end - part.start)).sum();
             if parts.is_empty() {
                 continue;
             }
-            let stored = self.journal.read(head.partition, head.first)?;
-            for part in parts {
-                let first = head.first.plus(part.start.into());
-                let batch = batch_of_part(&stored.bytes, head.count, &part)?;
-                let inherited = inherited_stamp(state, first);
-                let place = StoredPlace { partition: head.partition, first };
-                let (life, notes) = (head.life, head.notes.clone());
-                let unsettled = UnsettledBatch { place, life, notes, inherited, batch };
-                batches.entry((topic, head.partition.index)).or_default().push(unsettled);
+            let of_partition = runs.entry((topic, head.partition.index)).or_default();
+            if of_partition.last().is_none_or(|run| run.partition != head.partition) {
+                of_partition.push(self.begin_run(&head));
             }
+            if let Some(run) = of_partition.last_mut() {
+                (run.batches, run.records) = (run.batches + parts.len() as u64, run.records + records);
+                run.bytes += u64::from(bytes);
+            }
+            let batches = parts.iter().filter_map(|part| KeyedBatch::of(&head, part, &times));
+            keyed.entry((topic, head.partition.index)).or_default().extend(batches);
         }
-        Ok(batches)
+        (runs, keyed)
+    }
+
+    /// Returns an empty run whose first batch has this head.
+    fn begin_run(&self, head: &BatchHead) -> StoredRun {
+        let first = self.journal.read(head.partition, head.first).ok();
+        let first = first.and_then(|stored| EncodedBatch::from_bytes(stored.bytes.to_vec()).ok());
+        StoredRun {
+            partition: head.partition,
+            next: head.first,
+            batches: 0,
+            records: 0,
+            bytes: 0,
+            // A batch that can't be read is named when its turn comes.
+            oldest_ms: first.map(|batch| batch.first_timestamp()),
+            published: None,
+            ticket: None,
+        }
+    }
+}
+
+/// Values of the partitions of topics, by the topic's place.
+type PartitionMap<V> = BTreeMap<(usize, i32), Vec<V>>;
+
+/// A batch of an earlier process with a record that has the key of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyedBatch {
+    pub(crate) place: StoredPlace,
+    pub(crate) notes: Arc<[u8]>,
+    pub(crate) records: u32,
+    /// The time of the first request, in milliseconds since 1970-01-01 UTC.
+    pub(crate) at_ms: i64,
+}
+
+impl KeyedBatch {
+    /// Returns the part of a batch, if one of its records has a key. `times` has the time of each key.
+    fn of(head: &BatchHead, part: &Range<u32>, times: &BTreeMap<(Partition, Ordinal), u64>) -> Option<Self> {
+        let (first, end) = (head.first.plus(part.start.into()), head.first.plus(part.end.into()));
+        let (_, at_ms) = times.range((head.partition, first)..(head.partition, end)).next()?;
+        let place = StoredPlace { partition: head.partition, first };
+        let at_ms = i64::try_from(*at_ms).unwrap_or(i64::MAX);
+        Some(Self { place, notes: head.notes.clone(), records: part.end - part.start, at_ms })
     }
 }
 

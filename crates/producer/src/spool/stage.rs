@@ -10,30 +10,27 @@
 //!  - The items and the keys of a batch's records are in the batch's round.
 //!  - Nothing more is stored after a failed round. Batches that were durable before are still delivered.
 
+mod backlog;
 mod round;
+
+pub(crate) use backlog::{FoundBatch, ReadTime, UnreadableBatch};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kafka_courier_client::{PartitionId, TopicId, TopicUuid};
-use kafka_courier_idempotent_sender::core::{InheritedStamp, MoveId, StoredBatch, Submission};
+use kafka_courier_idempotent_sender::core::{MoveId, StoredBatch, Submission};
 use kafka_courier_spool::core::entry::{Entry, Ordinal, Partition, Topic, TopicNumber};
 use kafka_courier_spool::core::ids::Life;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
+use kafka_courier_spool::core::table::PartitionTable;
 
-use super::command::{BatchItems, Effect, SettledNotice, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
+use super::command::{BatchToken, Effect, SettledNotice, SpoolCommand, SpoolLevel, StoredPlace, TopicIdentity};
 use super::fault::SpoolFault;
 use super::inherit::{NO_TOPIC_ID, Resumption, resumption};
 use super::lane::{DurableBatch, Lane};
 use super::log::PartitionLog;
-
-/// A batch that an earlier process stored.
-#[derive(Debug)]
-pub(crate) struct RecoveredBatch<T> {
-    pub(crate) place: StoredPlace,
-    pub(crate) submission: Submission<T>,
-    pub(crate) inherited: Option<InheritedStamp>,
-}
+use super::residence::Residence;
 
 /// A partition as the journal has it.
 #[derive(Debug)]
@@ -46,6 +43,8 @@ pub(crate) struct RecoveredPartition {
     pub(crate) done: Vec<(Ordinal, Ordinal)>,
     /// Ranges of records behind `settled` that are lost.
     pub(crate) lost: Vec<(Ordinal, Ordinal)>,
+    /// The state from which the stamps of the unsettled records follow.
+    pub(crate) origin: PartitionTable,
 }
 
 /// A topic of the spool.
@@ -82,6 +81,14 @@ pub(crate) struct Stage<T> {
     topics: BTreeMap<TopicId, StagedTopic>,
     next_number: u32,
     lanes: BTreeMap<PartitionId, Lane<T>>,
+    /// Which durable batches are in memory.
+    residence: Residence,
+    /// The tokens that lanes keep, in the order in which they are looked at.
+    unloaded: VecDeque<(PartitionId, StoredPlace)>,
+    /// Partitions whose next batch could not be read.
+    unreadable: BTreeSet<PartitionId>,
+    /// The partitions of earlier processes, as they were at the opening.
+    origins: BTreeMap<Partition, PartitionTable>,
     logs: BTreeMap<Partition, PartitionLog>,
     /// The partitions where this life has begun.
     begun: BTreeSet<Partition>,
@@ -119,9 +126,10 @@ pub(crate) struct Stage<T> {
     effects: Vec<Effect<T>>,
 }
 
-impl<T: Clone + BatchItems> Stage<T> {
-    /// Creates the stage of a life. `notes` are the bytes that each of its batches has in the journal.
-    pub(crate) fn new(life: Life, notes: Arc<[u8]>, cluster: Option<Arc<str>>) -> Self {
+impl<T: Clone + BatchToken> Stage<T> {
+    /// Creates the stage of a life. `notes` are the bytes that each of its batches has in the journal, and its durable batches
+    /// in memory share `budget` bytes.
+    pub(crate) fn new(life: Life, notes: Arc<[u8]>, cluster: Option<Arc<str>>, budget: u64) -> Self {
         Self {
             life,
             notes,
@@ -130,6 +138,10 @@ impl<T: Clone + BatchItems> Stage<T> {
             topics: BTreeMap::new(),
             next_number: 0,
             lanes: BTreeMap::new(),
+            residence: Residence::new(budget),
+            unloaded: VecDeque::new(),
+            unreadable: BTreeSet::new(),
+            origins: BTreeMap::new(),
             logs: BTreeMap::new(),
             begun: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -169,27 +181,12 @@ impl<T: Clone + BatchItems> Stage<T> {
 
     /// Adds a partition of the journal.
     pub(crate) fn recover_partition(&mut self, recovered: &RecoveredPartition) {
-        let RecoveredPartition { partition, settled, end, end_offset, done, lost } = recovered;
+        let RecoveredPartition { partition, settled, end, end_offset, done, lost, origin } = recovered;
         let mut log = PartitionLog::new(*partition, *settled, *end, *end_offset);
         done.iter().chain(lost).for_each(|(first, end)| log.note_settled(*first, *end));
         self.logs.insert(*partition, log);
+        self.origins.insert(*partition, origin.clone());
         self.changed.insert(*partition);
-    }
-
-    /// Adds the unsettled batches of a partition, those of an older topic number first, each in its order. Their numbers
-    /// count from 0, and new batches follow.
-    pub(crate) fn recover_batches(&mut self, id: PartitionId, batches: Vec<RecoveredBatch<T>>) {
-        let Some(latest) = self.latest(id) else { return };
-        let mut lane = Lane::new(latest, batches.len() as u64);
-        lane.sending = batches.first().map_or(latest, |first| first.place.partition);
-        for RecoveredBatch { place, submission, inherited } in batches {
-            if let Some(log) = self.logs.get_mut(&place.partition) {
-                let batch = &submission.batch;
-                log.hold(place.first, batch.record_count(), batch.len() as u64, batch.first_timestamp());
-            }
-            lane.durable.push_back(DurableBatch { place, submission, inherited });
-        }
-        self.lanes.insert(id, lane);
     }
 
     /// Returns the partition of the spool that takes new batches.
@@ -207,14 +204,20 @@ impl<T: Clone + BatchItems> Stage<T> {
             SpoolCommand::Delivered { place, records, base_offset } => {
                 self.with_log(place.partition, |log| log.deliver(place, &records, base_offset));
                 self.release_after(place.partition);
+                self.settle_resident(place, records.len());
             }
             SpoolCommand::Failed { place, records } => self.with_log(place.partition, |log| log.fail(&records)),
             SpoolCommand::Kept { place, records, notice } => {
                 self.notices.extend(Some(notice).filter(|_| self.write_fault.is_none()));
                 self.with_log(place.partition, |log| log.keep(place, &records));
                 self.release_after(place.partition);
+                self.settle_resident(place, records.len());
             }
-            SpoolCommand::NotKept { place } => self.hold(place.partition),
+            SpoolCommand::NotKept { place, records } => {
+                self.hold(place.partition);
+                self.settle_resident(place, records.len());
+            }
+            SpoolCommand::More(partition) => self.grant(partition),
             SpoolCommand::Persist(stamps) => {
                 if let Some(sending) = self.lanes.get(&stamps.partition).map(|lane| lane.sending) {
                     self.with_log(sending, |log| log.request_move(stamps));
@@ -267,8 +270,7 @@ impl<T: Clone + BatchItems> Stage<T> {
         let Some(partition) = self.lanes.get(&id).map(|lane| lane.accepting) else { return };
         let log =
             self.logs.entry(partition).or_insert_with(|| PartitionLog::new(partition, Ordinal(0), Ordinal(0), -1));
-        let batch = &submission.batch;
-        let place = log.accept(batch.record_count(), batch.len() as u64, batch.first_timestamp());
+        let place = log.accept(submission.batch.record_count());
         let (topic, life) = (partition.topic.0, self.life.0);
         submission.stored = Some(Box::new(StoredBatch { first: place.first.0, topic, life, inherited: None }));
         self.accepted.push_back(AcceptedBatch { partition: id, place, submission });
@@ -368,22 +370,33 @@ impl<T: Clone + BatchItems> Stage<T> {
         self.lanes.range(first..=last).map(|(id, _)| *id).collect()
     }
 
-    /// Hands the durable batches of a lane to the sender, as far as they may leave.
-    fn release(&mut self, id: PartitionId) {
-        let Some(staged) = self.topics.get(&id.topic) else { return };
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if self.is_ending {
-            let left = lane.durable.drain(..).map(|batch| Effect::LeftStored(batch.submission));
-            return self.effects.extend(left);
-        }
-        let Some(identity) = staged.identity.as_ref().filter(|_| self.send_fault.is_none()) else { return };
+    /// Returns whether the cluster has named the topic of a partition, and the sender knows the partition if the topic has it.
+    fn is_open(&self, id: PartitionId) -> bool {
+        let Some(staged) = self.topics.get(&id.topic) else { return false };
+        let Some(identity) = staged.identity.as_ref().filter(|_| self.send_fault.is_none()) else { return false };
         let index = u32::try_from(id.index).unwrap_or(u32::MAX);
         // One of the two answers may be older than the partition.
-        let has_partition = index < identity.partitions.max(staged.ready);
-        if has_partition && index >= staged.ready {
-            return;
+        index < staged.ready || index >= identity.partitions
+    }
+
+    /// Hands the batches of a lane in memory to the sender, as far as they may leave, and requests the next ones.
+    fn release(&mut self, id: PartitionId) {
+        if self.is_ending {
+            return self.leave(id);
         }
-        while let Some(next) = lane.durable.front() {
+        if self.is_open(id) {
+            self.hand_over(id);
+            self.fill(id);
+        }
+    }
+
+    fn hand_over(&mut self, id: PartitionId) {
+        let Some(staged) = self.topics.get(&id.topic) else { return };
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(identity) = &staged.identity else { return };
+        let index = u32::try_from(id.index).unwrap_or(u32::MAX);
+        let has_partition = index < identity.partitions.max(staged.ready);
+        while let Some(next) = lane.resident.front() {
             let to = next.place.partition;
             if to != lane.sending {
                 if self.logs.get(&lane.sending).is_some_and(|log| !log.is_settled()) {
@@ -398,12 +411,11 @@ impl<T: Clone + BatchItems> Stage<T> {
                 Resumption::Send => None,
                 Resumption::Fail(outcome) => Some(outcome),
             };
-            let Some(DurableBatch { mut submission, inherited, .. }) = lane.durable.pop_front() else { return };
+            let Some(DurableBatch { mut submission, inherited, .. }) = lane.resident.pop_front() else { return };
             submission.stored = submission.stored.map(|stored| Box::new(StoredBatch { inherited, ..*stored }));
             self.effects.push(match failed {
                 None => Effect::Release(lane.numbered(submission)),
                 Some(outcome) => {
-                    lane.skip_one();
                     Effect::Orphaned(submission, outcome, Some(stored_for).filter(|id| *id != NO_TOPIC_ID))
                 }
             });
@@ -447,12 +459,19 @@ impl<T: Clone + BatchItems> Stage<T> {
 
     /// Returns the counts for the metrics.
     pub(crate) fn level(&self) -> SpoolLevel {
-        let mut level = SpoolLevel::default();
-        for log in self.logs.values() {
-            level.records += log.unsettled();
-            level.bytes += log.bytes();
-            level.oldest_ms = level.oldest_ms.into_iter().chain(log.oldest_ms()).min();
+        let mut level = SpoolLevel { resident_bytes: self.residence.bytes(), ..SpoolLevel::default() };
+        let mut oldest: Option<i64> = None;
+        let mut note = |bytes: u64, oldest_ms: Option<i64>| {
+            level.bytes += bytes;
+            oldest = oldest.into_iter().chain(oldest_ms).min();
+        };
+        for batch in self.written.iter().chain(&self.accepted).map(|accepted| &accepted.submission.batch) {
+            note(batch.len() as u64, Some(batch.first_timestamp()));
         }
+        self.lanes.values().flat_map(|lane| &lane.runs).for_each(|run| note(run.bytes, run.oldest_ms));
+        self.logs.values().for_each(|log| note(log.bytes(), log.oldest_ms()));
+        level.oldest_ms = oldest;
+        level.records = self.logs.values().map(PartitionLog::unsettled).sum();
         level
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct SpoolStatus {
     pub(crate) records: AtomicU64,
     /// Bytes of the batches with unsettled records.
     pub(crate) bytes: AtomicU64,
+    /// Bytes of durable batches in memory.
+    pub(crate) resident_bytes: AtomicU64,
     /// Records of earlier processes that this one took over.
     pub(crate) recovered: AtomicU64,
     /// Events that were damaged on the disk.
@@ -82,6 +84,7 @@ impl SpoolStatus {
             fault: OnceLock::new(),
             records: 0.into(),
             bytes: 0.into(),
+            resident_bytes: 0.into(),
             recovered: 0.into(),
             lost: 0.into(),
             held_partitions: 0.into(),

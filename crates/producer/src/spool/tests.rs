@@ -4,28 +4,36 @@ mod items;
 mod keys;
 mod model;
 mod recovered;
+mod residence;
 mod thread;
 
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use kafka_courier_batcher::{EncodedBatch, Record, Stamp};
 use kafka_courier_client::{PartitionId, TopicId};
 use kafka_courier_idempotent_sender::core::{LeaderMove, MoveId, RecordSet, StampMove, Submission};
-use kafka_courier_spool::core::entry::{Entry, Ordinal};
+use kafka_courier_spool::core::entry::{Entry, JournalBatch, Ordinal, Partition};
 use kafka_courier_spool::core::ids::Life;
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 
-use super::command::{BatchItems, Effect, SettledNotice, SpoolCommand, StoredPlace, TopicIdentity};
+use super::command::{
+    BatchSource, BatchToken, Effect, ReadBatch, SettledNotice, SpoolCommand, StoredPlace, Ticket, TopicIdentity,
+};
 use super::fault::SpoolFault;
+use super::inherit::unsettled_parts;
 use super::request_key::RequestKey;
-use super::stage::Stage;
+use super::stage::{FoundBatch, ReadTime, Stage, UnreadableBatch};
 
 const TOPIC: TopicId = TopicId(0);
+/// More memory than any test's batches have.
+const BUDGET: u64 = 1 << 40;
 
 /// The second record of a batch with a greater token has a key.
 const KEYED: u64 = 1000;
 
-impl BatchItems for u64 {
+impl BatchToken for u64 {
     fn items(&self) -> Vec<(InputNumber, ItemSet)> {
         Vec::new()
     }
@@ -37,6 +45,66 @@ impl BatchItems for u64 {
         };
         self.checked_sub(KEYED).map(|forget_before_ms| (1, key(forget_before_ms))).into_iter().collect()
     }
+
+    fn retire(&self, ticket: Option<Ticket>) -> Option<Ticket> {
+        ticket.or(Some(Ticket(*self)))
+    }
+}
+
+/// Batches on the disk, for a stage that reads them back.
+#[derive(Default)]
+struct TestDisk {
+    batches: BTreeMap<(Partition, Ordinal), JournalBatch>,
+    /// The bytes of all batches that were read back.
+    charged: Cell<usize>,
+}
+
+impl BatchSource<u64> for TestDisk {
+    /// Returns the number of the first record as the token.
+    fn token(&self, batch: &ReadBatch<'_>) -> u64 {
+        batch.place.first.0
+    }
+
+    fn charge(&self, _: PartitionId, bytes: usize) {
+        self.charged.set(self.charged.get() + bytes);
+    }
+}
+
+impl TestDisk {
+    /// Stores the batches of a round.
+    fn write(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if let Entry::Batch(batch) = entry {
+                self.batches.insert((batch.head.partition, batch.head.first), batch.clone());
+            }
+        }
+    }
+
+    fn find(&self, from: StoredPlace) -> Option<FoundBatch> {
+        let next = self.batches.range((from.partition, from.first)..).next();
+        let (_, batch) = next.filter(|((of, _), _)| *of == from.partition)?;
+        Some(FoundBatch { head: batch.head.clone(), bytes: Ok(batch.bytes.clone()) })
+    }
+
+    /// Returns the effects of a stage, whose reads succeed.
+    fn effects(&self, stage: &mut Stage<u64>) -> Vec<Effect<u64>> {
+        let (mut effects, mut due) = (Vec::new(), VecDeque::from(stage.take_effects()));
+        while let Some(effect) = due.pop_front() {
+            match effect {
+                Effect::Load { partition, from } => {
+                    stage.take_read(partition, self.find(from), READ_TIME.with(|time| *time), self);
+                    due.extend(stage.take_effects());
+                }
+                effect => effects.push(effect),
+            }
+        }
+        effects
+    }
+}
+
+thread_local! {
+    /// The time of each read: the records' timestamps.
+    static READ_TIME: ReadTime = ReadTime { now: Instant::now(), wall_clock_ms: 7 };
 }
 
 fn partition(index: i32) -> PartitionId {
@@ -71,7 +139,7 @@ fn batch_of(records: usize) -> EncodedBatch {
 }
 
 fn stage() -> Stage<u64> {
-    Stage::new(Life(1), (*b"nonce").into(), None)
+    Stage::new(Life(1), (*b"nonce").into(), None, BUDGET)
 }
 
 fn learn(stage: &mut Stage<u64>, partitions: u32) {
@@ -278,8 +346,8 @@ fn letter_in_memory_holds_moves() {
     commit(&mut stage);
     let place = places(&stage.take_effects())[0];
     stage.handle(SpoolCommand::Failed { place, records: RecordSet::Range(0..1) });
-    stage.handle(SpoolCommand::NotKept { place });
-    stage.handle(SpoolCommand::NotKept { place });
+    stage.handle(SpoolCommand::NotKept { place, records: RecordSet::Range(0..1) });
+    stage.handle(SpoolCommand::NotKept { place, records: RecordSet::Range(0..1) });
     assert!(matches!(stage.take_effects()[..], [Effect::Held(_)]), "the partition is reported once");
     assert_eq!(stage.held_partitions(), 1);
     stage.handle(SpoolCommand::Persist(move_of(0, 1, 1)));
@@ -311,7 +379,7 @@ fn failed_round_stores_nothing_more() {
 
 #[test]
 fn other_cluster_gets_nothing() {
-    let mut stage = Stage::new(Life(1), [].into(), Some("mine".into()));
+    let mut stage = Stage::new(Life(1), [].into(), Some("mine".into()), BUDGET);
     learn(&mut stage, 1);
     stage.submit(submission(0, 0, 1));
     commit(&mut stage);

@@ -4,18 +4,21 @@
 //!  - One round is one write and one sync, for all that waits. Commands gather while a round is written.
 //!  - The thread ends although the last facts have no room. The spool is then as after a crash.
 //!  - A round starts immediately for a batch or a move, and after `idle_sync` for anything else.
+//!  - Batches are read back between rounds, about [`READ_BYTES`] at a time.
 //!  - Nothing is decided here. The stage decides, and the host acts.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use kafka_courier_client::PartitionId;
 use kafka_courier_spool::disk::Disk;
-use kafka_courier_spool::journal::{CommitError, Journal, SEGMENT_BYTES};
+use kafka_courier_spool::journal::{CommitError, Journal, ReadError, SEGMENT_BYTES};
 
-use super::command::{BatchItems, Effect, SpoolCommand, SpoolHost};
+use super::command::{BatchToken, Effect, SpoolCommand, SpoolHost, StoredPlace};
 use super::fault::SpoolFault;
-use super::stage::Stage;
+use super::stage::{FoundBatch, ReadTime, Stage, UnreadableBatch};
 use super::status::SpoolStatus;
 use crate::sync::Ordering;
 
@@ -25,6 +28,14 @@ const ROUND_BYTES: u64 = SEGMENT_BYTES / 2;
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// The time between two reports of the counts.
 const LEVEL_INTERVAL: Duration = Duration::from_millis(250);
+/// The bytes that are read back between two rounds.
+const READ_BYTES: u64 = 1 << 20;
+/// The time until a batch is read again that the system did not return.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+/// The tokens of stored batches that are looked at between two rounds.
+const TOKENS: usize = 64;
+/// Those that are looked at before each report of the counts.
+const TOKENS_AT_REPORT: usize = 10_000;
 /// How long an idle thread waits for a command.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
 
@@ -50,6 +61,10 @@ struct Progress {
     is_cut_short: bool,
     /// The time of the next report of the counts, if they may have changed since the last one.
     level_at: Option<Instant>,
+    /// The batches to read back, each with its partition.
+    loads: VecDeque<(PartitionId, StoredPlace)>,
+    /// The end of the pause after a batch that could not be read.
+    read_at: Option<Instant>,
 }
 
 /// Starts the thread, which ends after [`SpoolCommand::Finish`]. The returned receiver is notified then.
@@ -59,7 +74,7 @@ struct Progress {
 /// The operating system's error, if it starts no thread.
 pub(crate) fn start<T, H, D>(thread: SpoolThread<T, H, D>) -> std::io::Result<tokio::sync::oneshot::Receiver<()>>
 where
-    T: Clone + BatchItems + Send + 'static,
+    T: Clone + BatchToken + Send + 'static,
     H: SpoolHost<T>,
     D: Disk + Send + 'static,
     D::File: Send,
@@ -86,7 +101,7 @@ fn is_temporary(error: &CommitError) -> bool {
     }
 }
 
-impl<T: Clone + BatchItems, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
+impl<T: Clone + BatchToken, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
     fn run(mut self) {
         let now = Instant::now();
         let mut progress = Progress {
@@ -96,6 +111,8 @@ impl<T: Clone + BatchItems, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
             is_finishing: false,
             is_cut_short: false,
             level_at: None,
+            loads: VecDeque::new(),
+            read_at: None,
         };
         self.note_room();
         self.report_level();
@@ -110,9 +127,18 @@ impl<T: Clone + BatchItems, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
                 progress.idle_since.get_or_insert_with(Instant::now);
             }
             self.make_room(&mut progress);
-            self.act();
+            self.stage.retire_tokens(TOKENS);
+            if progress.read_at.take_if(|at| *at <= Instant::now()).is_some() {
+                self.stage.retry_reads();
+            }
+            self.act(&mut progress);
+            self.read_back(&mut progress);
             if progress.level_at.take_if(|at| *at <= Instant::now()).is_some() {
+                self.stage.retire_tokens(TOKENS_AT_REPORT);
                 self.report_level();
+                if self.stage.has_tokens() {
+                    progress.level_at = Some(Instant::now() + LEVEL_INTERVAL);
+                }
             }
         }
         // An error leaves the last round unproved, as a crash does.
@@ -162,11 +188,12 @@ impl<T: Clone + BatchItems, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
 
     /// Returns how long nothing is due.
     fn wait(&self, progress: &Progress) -> Duration {
-        if progress.is_finishing || self.stage.is_round_due() {
+        if progress.is_finishing || self.stage.is_round_due() || !progress.loads.is_empty() {
             return Duration::ZERO;
         }
         let idle = progress.idle_since.map(|since| self.idle_sync.saturating_sub(since.elapsed()));
-        let timers = [progress.close_at, progress.room_at, progress.level_at].into_iter().flatten().min();
+        let timers = [progress.close_at, progress.room_at, progress.level_at, progress.read_at];
+        let timers = timers.into_iter().flatten().min();
         let timers = timers.map(|at| at.saturating_duration_since(Instant::now()));
         idle.into_iter().chain(timers).min().unwrap_or(IDLE_WAIT)
     }
@@ -247,18 +274,49 @@ impl<T: Clone + BatchItems, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
         self.status.space.set_room(self.journal.room());
     }
 
+    /// Reads batches back that the stage has requested.
+    fn read_back(&mut self, progress: &mut Progress) {
+        let mut bytes = 0;
+        while let Some((partition, from)) = progress.loads.pop_front_if(|_| bytes < READ_BYTES) {
+            let found = self.find(from);
+            bytes += found.as_ref().and_then(|found| found.bytes.as_ref().ok()).map_or(0, |bytes| bytes.len() as u64);
+            let time = ReadTime { now: Instant::now(), wall_clock_ms: self.host.wall_clock_ms() };
+            self.stage.take_read(partition, found, time, &self.host);
+            self.act(progress);
+        }
+        if self.stage.has_unreadable() {
+            progress.read_at.get_or_insert_with(|| Instant::now() + READ_PAUSE);
+        }
+    }
+
+    /// Reads the next batch of a partition. A damaged batch is read twice.
+    fn find(&self, from: StoredPlace) -> Option<FoundBatch> {
+        let head = self.journal.next_batch(from.partition, from.first)?;
+        let read = || self.journal.read(head.partition, head.first);
+        let bytes = read().or_else(|_| read()).map(|batch| batch.bytes).map_err(|error| match error {
+            ReadError::Damaged { .. } => UnreadableBatch::Damaged,
+            error => UnreadableBatch::NotNow(error.to_string().into()),
+        });
+        Some(FoundBatch { head, bytes })
+    }
+
     /// Carries out the stage's decisions.
-    fn act(&mut self) {
+    fn act(&mut self, progress: &mut Progress) {
         if let Some(fault) = self.stage.fault()
             && self.status.fault().is_none()
         {
             self.status.set_fault(fault.clone());
         }
         for effect in self.stage.take_effects() {
-            if let Effect::Held(_) = effect {
-                self.status.held_partitions.store(self.stage.held_partitions(), Ordering::Relaxed);
+            match effect {
+                Effect::Load { partition, from } => progress.loads.push_back((partition, from)),
+                effect => {
+                    if let Effect::Held(_) = effect {
+                        self.status.held_partitions.store(self.stage.held_partitions(), Ordering::Relaxed);
+                    }
+                    self.host.apply(effect);
+                }
             }
-            self.host.apply(effect);
         }
     }
 
@@ -266,6 +324,7 @@ impl<T: Clone + BatchItems, H: SpoolHost<T>, D: Disk> SpoolThread<T, H, D> {
         let level = self.stage.level();
         self.status.records.store(level.records, Ordering::Relaxed);
         self.status.bytes.store(level.bytes, Ordering::Relaxed);
+        self.status.resident_bytes.store(level.resident_bytes, Ordering::Relaxed);
         self.host.note_level(level);
     }
 }

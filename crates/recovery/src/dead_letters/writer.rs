@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::time::Duration;
 
 use kafka_courier_dlq::{Letter, LetterId, Outcome};
@@ -18,7 +18,7 @@ use kafka_courier_idempotent_sender::core::FailedOutcome;
 use kafka_courier_producer::{Landed, Tag, Undelivered};
 use tokio::sync::oneshot;
 
-use super::awaited::without_returned;
+use super::awaited::{KeepLetter, without_returned};
 use super::batch_letters::{BatchLetter, Clocks, FailedBatch, letters, stored_id};
 use super::chain::{PendingLetter, StoreChain, log_whole};
 use crate::metrics;
@@ -126,8 +126,8 @@ impl LetterWriter {
         }
         let clocks = Clocks::read();
         let (mut all, mut ids) = (Vec::new(), Vec::new());
-        for (failed, _) in &failed {
-            let mut letters = letters_of(failed, clocks);
+        for (failed, work) in &failed {
+            let mut letters = letters_of(failed, clocks, &keep_later(work));
             let provisional = make_provisional(failed, &mut letters);
             if failed.failure().outcome == FailedOutcome::Unknown {
                 failed.leave_notes(letters.iter().map(|one| (one.index, Arc::new(one.letter.id) as Tag)));
@@ -180,8 +180,21 @@ fn log_dead_letter(letter: &Letter) {
     );
 }
 
-/// Returns the letters of failed records. A record whose failure returns to its caller has none.
-fn letters_of(failed: &Undelivered, clocks: Clocks) -> Vec<BatchLetter> {
+/// Returns the way to keep the letter of a record whose caller leaves later: the writer's thread, else the log.
+fn keep_later(work: &Sender<Work>) -> KeepLetter {
+    let work = work.clone();
+    Arc::new(move |letter| {
+        // The result has no reader.
+        let put = Work::Put { letters: vec![letter], kept: oneshot::channel().0 };
+        if let Err(SendError(Work::Put { letters, .. })) = work.send(put) {
+            letters.iter().for_each(log_whole);
+        }
+    })
+}
+
+/// Returns the letters of failed records. A record whose failure returns to its caller has none. `keep` keeps the
+/// letter of a record whose caller leaves.
+fn letters_of(failed: &Undelivered, clocks: Clocks, keep: &KeepLetter) -> Vec<BatchLetter> {
     let tags = failed.tags().into_iter();
     let replayed: Vec<(u32, Arc<Letter>)> =
         tags.filter_map(|(index, tag)| tag.downcast().ok().map(|letter| (index, letter))).collect();
@@ -199,7 +212,7 @@ fn letters_of(failed: &Undelivered, clocks: Clocks) -> Vec<BatchLetter> {
             one.letter.id = stored_id(&record, one.letter.timestamp_ms);
         }
     }
-    without_returned(failed, letters)
+    without_returned(failed, letters, keep)
 }
 
 /// Makes the outcome of a spool's records unknown, until the spool has them as settled. Returns the changed letters as they
@@ -234,6 +247,7 @@ fn log_failure(failed: &Undelivered, letters: &[BatchLetter]) {
 /// Writes the letters of failed records to the log and settles the records, because no writer is left to keep them.
 pub(crate) fn log_and_settle(failed: Undelivered) {
     failed.log_failure(&[]);
-    letters_of(&failed, Clocks::read()).iter().for_each(|one| log_whole(&one.letter));
+    let keep: KeepLetter = Arc::new(|letter| log_whole(&letter));
+    letters_of(&failed, Clocks::read(), &keep).iter().for_each(|one| log_whole(&one.letter));
     failed.settle_not_durable();
 }

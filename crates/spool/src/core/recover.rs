@@ -13,6 +13,7 @@
 //!  - Records that are missing between accepted ones are lost, and named.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::encoding::{self, DecodedEntry, EntryDecodeError};
 use super::entry::{Base, BatchHead, Entry, Ordinal, Partition};
@@ -142,6 +143,8 @@ pub struct Recovery {
     skipped: u64,
     next_segment: SegmentNumber,
     last_life: Life,
+    /// The notes of the last batch.
+    notes: Arc<[u8]>,
 }
 
 impl Recovery {
@@ -158,7 +161,8 @@ impl Recovery {
             };
             let sequence = frame.sequence;
             let error = |error| RecoverError::Entry { segment: header.number, sequence, error };
-            let entries = encoding::decode_all(frame.entries).map_err(error)?;
+            let mut entries = encoding::decode_all(frame.entries).map_err(error)?;
+            self.share_notes(&mut entries);
             // The frames of a base that a crash interrupted must not be taken for those of the next one.
             let last = entries.iter().filter_map(as_base).map(|base| base.last).max();
             self.next_frame = self.next_frame.max(sequence.max(last.unwrap_or_default()).next());
@@ -187,6 +191,18 @@ impl Recovery {
         self.next_segment = self.next_segment.max(number.next());
         self.skipped = self.skipped.max(frames.0);
         self.whole_through = None;
+    }
+
+    /// Lets batches of the same notes share them. The batches of a life have the same.
+    fn share_notes(&mut self, entries: &mut [DecodedEntry]) {
+        for entry in entries {
+            if let DecodedEntry::Batch { head, .. } = entry {
+                match head.notes == self.notes {
+                    true => head.notes = self.notes.clone(),
+                    false => self.notes = head.notes.clone(),
+                }
+            }
+        }
     }
 
     fn add_numbers(&mut self, header: SegmentHeader) {

@@ -178,8 +178,20 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Returns the durable batches with unsettled records, by partition and ordinal.
-    pub fn batches(&self) -> impl Iterator<Item = &BatchHead> {
-        self.held.iter().map(|batch| &batch.head).filter(|head| head.end() > self.settled(head.partition))
+    pub fn batches(&self) -> impl Iterator<Item = BatchHead> {
+        self.batch_sizes().map(|(head, _)| head)
+    }
+
+    /// Returns these batches, each with the bytes of its entry.
+    pub fn batch_sizes(&self) -> impl Iterator<Item = (BatchHead, u32)> {
+        let unsettled = |batch: &HeldBatch| batch.head.end() > self.settled(batch.head.partition);
+        self.held.iter().filter(unsettled).map(|batch| (batch.head, batch.place.length))
+    }
+
+    /// Returns the first batch of a partition that begins at an ordinal or behind.
+    #[must_use]
+    pub fn next_batch(&self, partition: Partition, from: Ordinal) -> Option<BatchHead> {
+        self.held.next(partition, from).map(|batch| batch.head)
     }
 
     /// Reads the batch that begins at an ordinal from its file.
@@ -188,8 +200,8 @@ impl<D: Disk> Journal<D> {
     /// [`ReadError`].
     pub fn read(&self, partition: Partition, first: Ordinal) -> Result<JournalBatch, ReadError> {
         let batch = self.held.get(partition, first).ok_or(ReadError::NotHeld)?;
-        let body = self.read_body(batch)?;
-        encoding::decode_batch(&body).ok_or_else(|| damaged(batch))
+        let body = self.read_body(&batch)?;
+        encoding::decode_batch(&body).ok_or_else(|| damaged(&batch))
     }
 
     fn read_body(&self, batch: &HeldBatch) -> Result<Vec<u8>, ReadError> {

@@ -102,13 +102,13 @@ pub(crate) fn run(seed: u64, seen: &mut BTreeMap<String, u64>) -> Result<(), Str
 
 /// Reads every batch of an opening, which the journal and the files must name alike.
 pub(crate) fn opened(journal: &Journal<ModelDisk>, recovered: Recovered) -> Result<Opened, String> {
-    let heads: Vec<_> = recovered.batches.values().map(|held| &held.head).collect();
+    let heads: Vec<_> = recovered.batches.values().map(|held| held.head.clone()).collect();
     if journal.batches().collect::<Vec<_>>() != heads {
         return Err("the journal has other batches than the files".to_owned());
     }
     let read =
         |head: &BatchHead| journal.read(head.partition, head.first).map_err(|error| format!("{head:?}: {error}"));
-    let batches = heads.into_iter().map(read).collect::<Result<_, _>>()?;
+    let batches = heads.iter().map(read).collect::<Result<_, _>>()?;
     Ok(Opened { recovered, batches })
 }
 

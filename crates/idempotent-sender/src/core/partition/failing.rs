@@ -68,6 +68,7 @@ impl<T: Clone> PartitionSender<T> {
     /// Removes all stamps in the window and continues under the next epoch. All batches in the window must be provably
     /// not written, or proved to be in the log.
     pub(super) fn restamp_all(&mut self, cause: EpochMove, cx: &mut Context<'_, T>) {
+        self.has_restamped |= self.has_resumed;
         while let Some(mut flight) = self.window.pop_back() {
             if flight.proof != Proof::None {
                 self.settle_delivered(flight, cx);

@@ -117,8 +117,11 @@ impl KnownLeader {
 
     /// Notes the leader epoch that an earlier process made durable. A leader of an earlier epoch is forgotten.
     pub(super) fn inherit_epoch(&mut self, epoch: Option<i32>) {
-        self.durable.epoch = self.durable.epoch.max(epoch);
-        if self.broker.is_some() && self.epoch < self.durable.epoch {
+        if epoch <= self.durable.epoch {
+            return;
+        }
+        self.durable.epoch = epoch;
+        if self.broker.is_some() && self.epoch < epoch {
             *self = Self { durable: self.durable, ..Self::new() };
         }
     }

@@ -88,7 +88,7 @@ use self::retry::RetryState;
 use self::stamps::PartitionStamps;
 use self::topic::TopicLife;
 pub(crate) use self::topic::{LatestMetadata, RecreatedTopic};
-use self::unknown::{InheritedGap, UnknownBatches};
+use self::unknown::{InheritedGap, MoreRequests, UnknownBatches};
 use super::effects::Context;
 use super::flight::{Flight, History, Proof, RecordTimes, TargetLog};
 use super::ids::BatchUid;
@@ -115,8 +115,13 @@ pub(crate) struct PartitionSender<T> {
     has_stored: bool,
     /// Whether the partition had a batch of an earlier process.
     has_resumed: bool,
+    /// Whether batches of an earlier process have lost their stamps. So do those behind them, because new stamps of this process
+    /// supersede all later ones in the durable log.
+    has_restamped: bool,
     /// The batches of an earlier process that failed as unknown.
     inherited_gap: InheritedGap,
+    /// The requests for more batches of an earlier process.
+    more: MoreRequests,
 }
 
 /// A batch to send now.
@@ -142,7 +147,9 @@ impl<T: Clone> PartitionSender<T> {
             unknown_batches: UnknownBatches::new(),
             has_stored: false,
             has_resumed: false,
+            has_restamped: false,
             inherited_gap: InheritedGap::default(),
+            more: MoreRequests::default(),
         }
     }
 
@@ -186,10 +193,8 @@ impl<T: Clone> PartitionSender<T> {
         }
         self.early.insert(ordinal, flight);
         while let Some(flight) = self.early.remove(&self.next_ordinal) {
-            // An inherited stamp precedes every stamp of this process.
             if flight.is_inherited {
-                self.window.push_back(flight);
-                self.doubt_if_behind_unknown();
+                self.enqueue_inherited(flight);
             } else {
                 self.queue.push_back(flight)
             }

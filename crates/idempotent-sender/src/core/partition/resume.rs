@@ -15,6 +15,9 @@
 //!  - Boundaries of batches are free, and sequence numbers are not: a batch of which the leader has a part is split there.
 //!  - Without the right to read states, a refused repeat of a batch of an earlier process counts as appended once the leader
 //!    accepts a later batch under the same producer id.
+//!  - The batches of an earlier process may be submitted a few at a time. A batch is treated as if it had been submitted with
+//!    the ones before it. If the leader has more of them than were submitted, the others are asked for: the last one that the
+//!    leader has proves all, and a leader recognizes no earlier one.
 //!  - Behind a batch that failed as unknown, these proofs of absence and of an append end: a request of the dead process can
 //!    still fill the gap, and then those of the batches that were in flight with it can be appended.
 
@@ -27,12 +30,32 @@ use super::super::effects::{Context, LookupTarget};
 use super::super::failure::FOLLOWS_UNKNOWN;
 use super::super::flight::{Flight, Proof};
 use super::super::lookup::{CLOCK_SKEW_MS, LogSearchTarget, LoggedBatch, StateLookupAnswer};
+use super::super::types::Action;
 use super::PartitionSender;
 use super::retry::{CoveringState, HeadDoubt, PendingLookup, RunState};
 use super::stamps::EpochMove;
+use super::unknown::GapReach;
 
 /// The most batches that a process may have in flight in a partition. Leaders remember no more of a producer id.
 const IN_FLIGHT_MAX: u32 = 5;
+/// The most requests in a row for batches behind the same one.
+const MORE_REQUESTS: u32 = 8;
+
+impl GapReach {
+    /// Marks a batch that follows if a process may have had it in flight. Returns whether it may.
+    fn extend_to<T: Clone>(&mut self, flight: &mut Flight<T>) -> bool {
+        let first = flight.stored.as_deref().map(|place| place.first);
+        // Parts with settled records between them may be of one batch.
+        let is_next = self.end.is_none_or(|end| flight.first_stored() == Some(end));
+        self.in_flight += u32::from(first != self.first && is_next);
+        if self.in_flight > IN_FLIGHT_MAX {
+            return false;
+        }
+        flight.may_arrive = true;
+        (self.first, self.end) = (first, flight.end_stored());
+        true
+    }
+}
 
 impl<T: Clone> PartitionSender<T> {
     /// Notes which stored batches have become old. The first batch of the queue was never sent under its next stamp, and is
@@ -67,32 +90,50 @@ impl<T: Clone> PartitionSender<T> {
         if failed.may_arrive {
             return;
         }
-        self.doubt_inherited((failed.stored.as_deref().map(|place| place.first), failed.end_stored()), 1);
+        let first = failed.stored.as_deref().map(|place| place.first);
+        self.doubt_inherited(GapReach { first, end: failed.end_stored(), in_flight: 1 });
     }
 
-    /// Notes the gap before the first inherited batches, if an earlier process failed one as unknown.
-    pub(super) fn doubt_if_behind_unknown(&mut self) {
-        let inherited = self.window.back().and_then(|last| last.stored.as_deref()?.inherited);
-        if inherited.is_some_and(|inherited| inherited.follows_unknown) {
-            self.inherited_gap.is_open = true;
-            self.doubt_inherited((None, None), 0);
+    /// Takes a batch of an earlier process. Its stamp precedes every stamp of this process.
+    pub(super) fn enqueue_inherited(&mut self, mut flight: Flight<T>) {
+        if self.has_restamped {
+            flight.forget_stamp(flight.uid);
+            return self.queue.push_back(flight);
+        }
+        // What the leader said about the batch before holds for this one, unless this one is old.
+        let shares_answer = |last: &Flight<T>| !last.needs_lookup && !flight.aged && last.is_followed_by(&flight);
+        flight.needs_lookup = !self.window.back().is_some_and(shares_answer);
+        let inherited = flight.stored.as_deref().and_then(|place| place.inherited);
+        self.window.push_back(flight);
+        if !self.inherited_gap.is_known && inherited.is_some_and(|inherited| inherited.follows_unknown) {
+            (self.inherited_gap.is_known, self.inherited_gap.is_open) = (true, true);
+            self.doubt_inherited(GapReach::default());
+        } else if let (true, Some(last)) = (self.inherited_gap.is_open, self.window.back_mut()) {
+            self.inherited_gap.reach.extend_to(last);
         }
     }
 
-    /// Marks the first inherited batches of the window that a process may have had in flight, behind `in_flight` others. The
-    /// last of those begins and ends at `before`.
-    fn doubt_inherited(&mut self, mut before: (Option<u64>, Option<u64>), mut in_flight: u32) {
-        let first = |flight: &Flight<T>| flight.stored.as_deref().map(|place| place.first);
+    /// Marks the first inherited batches of the window that a process may have had in flight, behind those of `reach`.
+    fn doubt_inherited(&mut self, reach: GapReach) {
+        self.inherited_gap.reach = reach;
         for flight in self.window.iter_mut().take_while(|flight| flight.is_inherited) {
-            // Parts with settled records between them may be of one batch.
-            let is_next = before.1.is_none_or(|end| flight.first_stored() == Some(end));
-            in_flight += u32::from(first(flight) != before.0 && is_next);
-            if in_flight > IN_FLIGHT_MAX {
+            if !self.inherited_gap.reach.extend_to(flight) {
                 break;
             }
-            flight.may_arrive = true;
-            before = (first(flight), flight.end_stored());
         }
+    }
+
+    /// Asks for the batches behind the window, if the leader has some of them: it has the sequence numbers up to `last`. Returns
+    /// whether it does. Batches that the durable log has lost never follow, so the requests end.
+    fn asks_for_more(&mut self, last: Sequence, cx: &mut Context<'_, T>) -> bool {
+        let Some(back) = self.window.back().filter(|back| back.is_inherited) else { return false };
+        let Some(end) = back.last_sequence().filter(|end| *end != last && end.precedes(last)) else { return false };
+        let asks = self.more.count(end) <= MORE_REQUESTS;
+        if asks {
+            cx.out.actions.push_back(Action::More(self.id));
+            self.back_off(cx);
+        }
+        asks
     }
 
     /// Asks the leader about the head if an earlier process may have sent it, or if its records are old and were sent.
@@ -184,6 +225,9 @@ impl<T: Clone> PartitionSender<T> {
                 }
                 false => self.restamp_behind_gap(cx),
             };
+        }
+        if lookup.doubt == HeadDoubt::Inherited && self.asks_for_more(last, cx) {
+            return;
         }
         if let Err(why) = self.split_behind(last, cx) {
             return self.fail_corrupt(&why, cx);
@@ -388,6 +432,15 @@ impl<T: Clone> PartitionSender<T> {
 }
 
 impl<T: Clone> Flight<T> {
+    /// Returns whether `next` is a batch of the same earlier process, with the next sequence number.
+    fn is_followed_by(&self, next: &Self) -> bool {
+        let (Some(ours), Some(next_stamp), Some(last)) = (self.stamp(), next.stamp(), self.last_sequence()) else {
+            return false;
+        };
+        let is_same = (ours.producer_id, ours.epoch) == (next_stamp.producer_id, next_stamp.epoch);
+        self.is_inherited && is_same && last.advance(1) == next_stamp.sequence()
+    }
+
     /// Returns whether no batch of the inherited producer id and epoch was acknowledged, and none of them can be among the
     /// records that the log no longer has.
     fn is_unacknowledged(&self, log_start: i64) -> bool {

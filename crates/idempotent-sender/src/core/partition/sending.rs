@@ -33,6 +33,10 @@ impl<T: Clone> PartitionSender<T> {
             // a change of the leader. Old records wait for it: once they are written, the leader may forget the
             // unconfirmed batches.
             let last = self.unconfirmed.pop_back();
+            if last.as_ref().is_some_and(|last| last.is_inherited) {
+                // A later batch of the earlier process could prove them.
+                cx.out.actions.push_back(Action::More(self.id));
+            }
             self.window.extend(last.map(|last| Flight { repeated: true, ..last }));
         }
         if self.has_stored {

@@ -46,6 +46,7 @@ impl<T: Clone> PartitionSender<T> {
         };
         self.take_back_unconfirmed();
         self.unknown_batches.forget_proofs();
+        self.has_restamped |= self.has_resumed;
         let window = std::mem::take(&mut self.window);
         let mut rest = VecDeque::new();
         for mut flight in window {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use kafka_courier_batcher::Stamp;
+use kafka_courier_batcher::{Sequence, Stamp};
 
 use super::super::flight::{Flight, PendingAttempt};
 use super::super::ids::RequestId;
@@ -22,6 +22,40 @@ pub(super) struct InheritedGap {
     pub(super) is_open: bool,
     /// A leader forgets the producer id once it appends one of them, because of its old records.
     pub(super) is_old: bool,
+    /// Whether a batch was submitted that follows one which an earlier process failed as unknown.
+    pub(super) is_known: bool,
+    /// The last batch that a process may have had in flight behind the gap.
+    pub(super) reach: GapReach,
+}
+
+/// How far the batches reach that a process may have had in flight behind a gap.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct GapReach {
+    /// The first record of the last of them.
+    pub(super) first: Option<u64>,
+    /// The record after its last one.
+    pub(super) end: Option<u64>,
+    /// Their number.
+    pub(super) in_flight: u32,
+}
+
+/// The requests for more batches of an earlier process.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct MoreRequests {
+    /// The last sequence number of the batches that were submitted.
+    end: Option<Sequence>,
+    count: u32,
+}
+
+impl MoreRequests {
+    /// Counts a request for the batches behind this sequence number. Returns the number of such requests in a row.
+    pub(super) fn count(&mut self, end: Sequence) -> u32 {
+        if self.end != Some(end) {
+            *self = Self { end: Some(end), count: 0 };
+        }
+        self.count += 1;
+        self.count
+    }
 }
 
 /// Returns whether `ours` precedes `other` under the same producer id and epoch.

@@ -15,7 +15,7 @@ use kafka_courier_spool::core::entry::{BatchHead, Entry, JournalBatch, Topic};
 use kafka_courier_spool::core::inputs::{InputNumber, ItemSet};
 use kafka_courier_spool::core::keys::RecordKey;
 
-use super::super::command::{BatchItems, Effect, StoredPlace};
+use super::super::command::{BatchToken, Effect, StoredPlace};
 use super::super::fault::SpoolFault;
 use super::super::lane::{DurableBatch, Lane};
 use super::super::log::PartitionLog;
@@ -27,7 +27,7 @@ const BATCH_OVERHEAD: u64 = 256;
 /// Bytes of a range of items.
 const RANGE_BYTES: u64 = 16;
 
-impl<T: Clone + BatchItems> Stage<T> {
+impl<T: Clone + BatchToken> Stage<T> {
     /// Returns whether a round should start now.
     pub(crate) fn is_round_due(&self) -> bool {
         let is_waited_for = || self.changed.iter().any(|of| self.logs.get(of).is_some_and(PartitionLog::is_waited_for));
@@ -151,9 +151,7 @@ impl<T: Clone + BatchItems> Stage<T> {
         for AcceptedBatch { partition, place, submission } in std::mem::take(&mut self.written) {
             let reserved = submission.batch.capacity();
             self.effects.push(Effect::Durable { token: submission.token.clone(), place, reserved });
-            if let Some(lane) = self.lanes.get_mut(&partition) {
-                lane.durable.push_back(DurableBatch { place, submission, inherited: None });
-            }
+            self.store(partition, DurableBatch { place, submission, inherited: None });
             self.release(partition);
         }
         self.effects.extend(std::mem::take(&mut self.written_notices).into_iter().map(Effect::Settled));

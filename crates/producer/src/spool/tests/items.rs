@@ -19,7 +19,11 @@ const INPUTS: u32 = 2;
 #[derive(Clone, Debug)]
 struct ItemBatch(Arc<(i32, Vec<(u32, u64)>)>);
 
-impl BatchItems for ItemBatch {
+impl BatchToken for ItemBatch {
+    fn retire(&self, _: Option<Ticket>) -> Option<Ticket> {
+        None
+    }
+
     fn items(&self) -> Vec<(InputNumber, ItemSet)> {
         let mut items: BTreeMap<InputNumber, ItemSet> = BTreeMap::new();
         for (input, number) in &self.0.1 {
@@ -99,7 +103,7 @@ const SKIPPED: u64 = 5;
 impl Disk {
     fn start(&mut self) -> Process {
         self.lives += 1;
-        let mut stage = Stage::new(Life(self.lives), (*b"nonce").into(), None);
+        let mut stage = Stage::new(Life(self.lives), (*b"nonce").into(), None, BUDGET);
         stage.handle(SpoolCommand::Topic { topic: TOPIC, name: "t".into(), partitions: PARTITIONS as u32 });
         let mut rest = BTreeMap::new();
         for input in 1..=INPUTS {

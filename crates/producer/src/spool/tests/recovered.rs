@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use kafka_courier_client::TopicUuid;
-use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp, StoredBatch};
-use kafka_courier_spool::core::entry::{BatchHead, JournalBatch, Ordinal, OutReason, Partition, Topic, TopicNumber};
+use kafka_courier_idempotent_sender::core::{FailedOutcome, InheritedStamp};
+use kafka_courier_spool::core::entry::{BatchHead, OutReason, Topic, TopicNumber};
 use kafka_courier_spool::core::table::Table;
 
-use super::super::inherit::{Resumption, batch_of_part, inherited_stamp, resumption, unsettled_parts};
+use super::super::backlog::StoredRun;
+use super::super::inherit::{Resumption, batch_of_part, inherited_stamp, resumption};
 use super::super::open::{OpenSpool, SpoolSettings};
-use super::super::stage::{RecoveredBatch, RecoveredPartition};
+use super::super::stage::RecoveredPartition;
 use super::super::view::SpoolView;
 use super::*;
 
@@ -18,7 +19,7 @@ const PLACE: Partition = Partition { topic: TopicNumber(4), index: 0 };
 
 fn inherited() -> InheritedStamp {
     let stamp = Stamp { producer_id: 5, epoch: 0, base_sequence: 0 };
-    InheritedStamp { stamp, search_from: None, is_acknowledged: false, follows_unknown: false, leader_epoch: None }
+    InheritedStamp { stamp, search_from: Some(3), is_acknowledged: false, follows_unknown: false, leader_epoch: None }
 }
 
 #[test]
@@ -111,29 +112,39 @@ fn continued_run_is_acknowledged() {
     assert!(found.is_acknowledged, "records 0 to 5 have the same producer id and epoch");
 }
 
-/// Returns a stage with a topic and two unsettled batches of an earlier process, the first of them sent.
-fn recovered_stage() -> Stage<u64> {
-    let mut stage = Stage::new(Life(2), [].into(), Some("c".into()));
+/// Returns a stage with a topic and two unsettled batches of earlier processes, the first of them sent. The disk has them.
+fn recovered_stage() -> (Stage<u64>, TestDisk) {
+    let begin = |life, from| Entry::Begin { partition: PLACE, life: Life(life), from: Ordinal(from) };
+    let mark = Entry::Mark { partition: PLACE, settled: Ordinal(10), end_offset: 3 };
+    let moved = Entry::Move { partition: PLACE, from: Ordinal(10), stamp: inherited().stamp, skips: Vec::new() };
+    let end = Entry::End { partition: PLACE, end: Ordinal(14) };
+    let origin = table(&[begin(1, 0), mark, moved, begin(2, 12), end]).partitions.remove(&PLACE).unwrap();
+    let mut stage = Stage::new(Life(3), [].into(), Some("c".into()), BUDGET);
     stage.recover_topic(TOPIC, &Topic { number: PLACE.topic, name: "t".into(), id: OLD, partitions: 1 });
     let (done, lost) = (Vec::new(), Vec::new());
     let (settled, end) = (Ordinal(10), Ordinal(14));
-    stage.recover_partition(&RecoveredPartition { partition: PLACE, settled, end, end_offset: 3, done, lost });
-    let batch = |number: u64, inherited| {
-        let place = StoredPlace { partition: PLACE, first: Ordinal(10 + 2 * number) };
-        let stored = StoredBatch { first: place.first.0, topic: PLACE.topic.0, life: 1, inherited: None };
-        let submission = Submission { stored: Some(Box::new(stored)), ..submission(0, number, 2) };
-        RecoveredBatch { place, submission, inherited }
-    };
-    stage.recover_batches(partition(0), vec![batch(0, Some(inherited())), batch(1, None)]);
-    stage
+    stage.recover_partition(&RecoveredPartition { partition: PLACE, settled, end, end_offset: 3, done, lost, origin });
+    let mut disk = TestDisk::default();
+    for (life, first) in [(1, 10), (2, 12)] {
+        let head = BatchHead { life: Life(life), ..head(first, 2) };
+        disk.write(&[Entry::Batch(JournalBatch { head, bytes: batch_of(2).as_bytes().into() })]);
+    }
+    stage.recover_runs(partition(0), vec![recovered_run(PLACE, 10, 2, 4)]);
+    (stage, disk)
+}
+
+/// Returns the run of earlier batches in a partition.
+pub(super) fn recovered_run(partition: Partition, first: u64, batches: u64, records: u64) -> StoredRun {
+    let (bytes, oldest_ms, ticket) = (records * 40, Some(7), Some(Ticket(0)));
+    StoredRun { partition, next: Ordinal(first), batches, records, bytes, oldest_ms, published: None, ticket }
 }
 
 #[test]
 fn recovered_batches_precede_new_ones() {
-    let mut stage = recovered_stage();
+    let (mut stage, mut disk) = recovered_stage();
     stage.submit(submission(0, 2, 1));
-    commit(&mut stage);
-    assert_eq!(released(&stage.take_effects()), [0; 0], "the sender does not know the topic");
+    disk.write(&commit(&mut stage));
+    assert_eq!(released(&disk.effects(&mut stage)), [0; 0], "the sender does not know the topic");
     learn(&mut stage, 1);
     stage.handle(SpoolCommand::Identity(TopicIdentity {
         topic: TOPIC,
@@ -142,31 +153,36 @@ fn recovered_batches_precede_new_ones() {
         cluster: Some("c".into()),
         outdated: None,
     }));
-    let effects = stage.take_effects();
+    let effects = disk.effects(&mut stage);
     assert_eq!(released(&effects), [0, 1, 2]);
     let Effect::Release(first) = &effects[0] else { panic!("{effects:?}") };
     assert_eq!(first.stored.as_ref().unwrap().inherited, Some(inherited()));
     let Effect::Release(new) = &effects[2] else { panic!("{effects:?}") };
-    assert_eq!((new.stored.as_ref().unwrap().first, new.stored.as_ref().unwrap().life), (14, 2));
+    assert_eq!((new.stored.as_ref().unwrap().first, new.stored.as_ref().unwrap().life), (14, 3));
 }
 
 #[test]
 fn recreated_topic_fails_sent_batches() {
-    let mut stage = recovered_stage();
+    let (mut stage, mut disk) = recovered_stage();
     stage.submit(submission(0, 2, 1));
-    commit(&mut stage);
+    disk.write(&commit(&mut stage));
     learn(&mut stage, 1);
     stage.handle(identity(2, 1, "c"));
-    let effects = stage.take_effects();
-    let Effect::Orphaned(batch, FailedOutcome::Unknown, Some(OLD)) = &effects[1] else { panic!("{effects:?}") };
+    let effects = disk.effects(&mut stage);
+    let orphaned = effects.iter().find_map(|effect| match effect {
+        Effect::Orphaned(batch, FailedOutcome::Unknown, Some(OLD)) => Some(batch),
+        _ => None,
+    });
+    let batch = orphaned.unwrap();
     let stamp = batch.stored.as_ref().unwrap().inherited;
-    assert_eq!((batch.token, stamp), (0, Some(inherited())), "a verification needs the stamp");
+    assert_eq!((batch.token, stamp), (10, Some(inherited())), "a verification needs the stamp");
     assert_eq!(released(&effects), [0, 1], "the sender's numbers have no gap");
     stage.submit(submission(0, 3, 1));
     let written = commit(&mut stage);
+    disk.write(&written);
     let Some(Entry::Topic(topic)) = written.first() else { panic!("{written:?}") };
     assert_eq!((topic.number, topic.id), (TopicNumber(5), [2; 16]), "the new topic has its own offsets");
-    let effects = stage.take_effects();
+    let effects = disk.effects(&mut stage);
     assert_eq!(
         places(&effects)[0],
         StoredPlace { partition: Partition { topic: topic.number, index: 0 }, first: Ordinal(0) }
@@ -176,21 +192,22 @@ fn recreated_topic_fails_sent_batches() {
 
 #[test]
 fn later_number_follows_settled_one() {
-    let mut stage = recovered_stage();
+    let (mut stage, mut disk) = recovered_stage();
     learn(&mut stage, 1);
     stage.handle(identity(2, 1, "c"));
     stage.submit(submission(0, 2, 1));
-    commit(&mut stage);
-    assert_eq!(released(&stage.take_effects()), [0]);
+    disk.write(&commit(&mut stage));
+    assert_eq!(released(&disk.effects(&mut stage)), [0]);
     let place = |first| StoredPlace { partition: PLACE, first: Ordinal(first) };
     let records = RecordSet::Range(0..2);
     stage.handle(SpoolCommand::Failed { place: place(10), records: records.clone() });
     stage.handle(SpoolCommand::Delivered { place: place(12), records: records.clone(), base_offset: Some(0) });
-    assert_eq!(released(&stage.take_effects()), [0; 0]);
+    assert_eq!(released(&disk.effects(&mut stage)), [0; 0]);
     stage.handle(kept(place(10), records));
-    assert_eq!(released(&stage.take_effects()), [1]);
+    assert_eq!(released(&disk.effects(&mut stage)), [1]);
     stage.handle(SpoolCommand::Persist(move_of(0, 1, 0)));
     let written = commit(&mut stage);
+    disk.write(&written);
     let is_new = |entry: &Entry| matches!(entry, Entry::Move { partition, .. } if partition.topic == TopicNumber(5));
     assert!(written.iter().any(is_new), "{written:?}");
 }
@@ -209,8 +226,8 @@ fn batch_without_topic_is_left() {
     let mut open = OpenSpool::open(&settings).unwrap();
     let batch = JournalBatch { head: head(0, 1), bytes: submission(0, 0, 1).batch.as_bytes().into() };
     open.journal.commit(vec![Entry::Batch(batch)]).unwrap();
-    let recovered = open.recover().unwrap();
-    assert!(recovered.partitions.is_empty() && recovered.batches.is_empty(), "nothing waits for the topic");
+    let recovered = open.recover();
+    assert!(recovered.partitions.is_empty() && recovered.runs.is_empty(), "nothing waits for the topic");
     drop(open);
     let view = SpoolView::read(folder.path()).unwrap();
     assert_eq!(view.parts().map(|part| part.unwrap().topic.to_string()).collect::<Vec<_>>(), ["topic number 4"]);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use kafka_courier_spool::core::entry::{Ordinal as RecordOrdinal, Partition, TopicNumber};
+use kafka_courier_spool::core::entry::{Ordinal as RecordOrdinal, TopicNumber};
 use kafka_courier_spool::core::ids::SpoolId;
 use kafka_courier_spool::disk::{Disk, Folder};
 use kafka_courier_spool::journal::{Journal, Settings};
@@ -89,6 +89,14 @@ impl Disk for FailingDisk {
 /// Passes effects to the test, and seals a batch of partition 1 on request.
 struct TestHost(Sender<Effect<u64>>);
 
+impl BatchSource<u64> for TestHost {
+    fn token(&self, batch: &ReadBatch<'_>) -> u64 {
+        batch.place.first.0
+    }
+
+    fn charge(&self, _: PartitionId, _: usize) {}
+}
+
 impl SpoolHost<u64> for TestHost {
     fn seal(&self, partition: PartitionId, batch: u64) -> Option<Submission<u64>> {
         Some(submission(partition.index, batch, 1))
@@ -96,6 +104,10 @@ impl SpoolHost<u64> for TestHost {
 
     fn apply(&self, effect: Effect<u64>) {
         self.0.send(effect).unwrap();
+    }
+
+    fn wall_clock_ms(&self) -> i64 {
+        7
     }
 
     fn round_durable(&self, _: Duration) {}

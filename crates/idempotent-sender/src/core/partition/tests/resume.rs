@@ -8,6 +8,7 @@ use crate::core::types::{InheritedStamp, StampMove};
 
 mod forgotten;
 mod leader_epoch;
+mod partial;
 
 /// Returns a stamp of the earlier process. The producer id of this process is 7.
 fn inherited(base_sequence: i32) -> Stamp {
