@@ -109,6 +109,35 @@ impl Cluster {
         self.tool(&words).map(drop)
     }
 
+    /// Deletes a topic, and waits until no broker names it.
+    ///
+    /// # Errors
+    /// Fails if the topic does not exist.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.tool(&["topic", "delete", name]).map(drop)
+    }
+
+    /// Adds partitions to a topic, up to this number.
+    ///
+    /// # Errors
+    /// Fails if the topic has as many.
+    pub fn add_partitions(&self, name: &str, partitions: u32) -> Result<()> {
+        let (internal, partitions) = (self.internal_bootstrap()?, partitions.to_string());
+        let words = ["--bootstrap-server", &internal, "--alter", "--topic", name, "--partitions", &partitions];
+        self.java("org.apache.kafka.tools.TopicCommand", &words, Stdio::null()).map(drop)
+    }
+
+    /// Returns the sum of the end offsets of a topic's partitions.
+    ///
+    /// # Errors
+    /// Fails if the topic does not exist, or if a partition has no leader.
+    pub fn end_offsets(&self, topic: &str) -> Result<u64> {
+        let text = self.tool(&["topic", "describe", topic, "--json"])?;
+        let topics: serde_json::Value = serde_json::from_str(&text)?;
+        let partitions = topics[topic]["partitions"].as_object().context("the topic has no partitions")?;
+        partitions.values().map(|partition| partition["end"].as_u64().context("a partition has no leader")).sum()
+    }
+
     /// Passes every record of the topic up to its current end to `each`, and returns the number of records.
     ///
     /// A Java consumer reads the records. The records of a partition have the order of their offsets.
@@ -194,6 +223,17 @@ impl Cluster {
         let mut words = vec!["fault"];
         words.extend_from_slice(arguments);
         self.tool(&words).map(drop)
+    }
+
+    /// Returns the number of responses that the proxies have dropped.
+    ///
+    /// # Errors
+    /// Fails if the cluster has no proxies.
+    pub fn dropped_responses(&self) -> Result<u64> {
+        let status: serde_json::Value = serde_json::from_str(&self.tool(&["fault", "status"])?)?;
+        let brokers = status.as_object().context("the proxies name no brokers")?;
+        let counts = brokers.values().map(|broker| broker["dropped_responses"].as_u64());
+        counts.map(|count| count.context("no count of dropped responses")).sum()
     }
 
     /// Returns the classpath of Kafka's jars.

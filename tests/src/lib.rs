@@ -18,5 +18,6 @@ pub mod ledger;
 pub mod publish;
 pub mod raw;
 pub mod receipts;
-pub mod spool_kills;
+pub mod settings;
+pub mod spool_lives;
 pub mod traffic;

@@ -3,11 +3,13 @@
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_courier_batcher::{Accumulator, BufferPool, Compression, Limits, Record, Stamp};
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, ElectLeadersRequest, ElectLeadersResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest,
-    ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+    ApiKey, DescribeProducersRequest, DescribeProducersResponse, ElectLeadersRequest, ElectLeadersResponse,
+    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader,
+    TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use tokio::net::TcpStream;
 
 const PRODUCE_VERSION: i16 = 11;
 const INIT_PRODUCER_ID_VERSION: i16 = 4;
+const DESCRIBE_PRODUCERS_VERSION: i16 = 0;
 const ELECT_LEADERS_VERSION: i16 = 2;
 /// The election type of ElectLeaders for the preferred replica.
 const PREFERRED: i8 = 0;
@@ -109,6 +112,25 @@ impl RawConnection {
         let result = topic.partition_result.first().context("no answer")?;
         ensure!(result.error_code == 0, "no election: error {}, {:?}", result.error_code, result.error_message);
         Ok(())
+    }
+
+    /// Returns the number of producer ids that the leader of these partitions knows.
+    ///
+    /// # Errors
+    /// Fails if the answer contains an error.
+    pub async fn known_producers(&mut self, topic: &str, partitions: u32) -> Result<usize> {
+        let indexes = (0..partitions).map(i32::try_from).collect::<Result<_, _>>()?;
+        let name = TopicName(StrBytes::from_string(topic.to_owned()));
+        let topic = TopicRequest::default().with_name(name).with_partition_indexes(indexes);
+        let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+        let answer: DescribeProducersResponse =
+            self.request(ApiKey::DescribeProducers, DESCRIBE_PRODUCERS_VERSION, &request).await?;
+        let mut known = 0;
+        for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
+            ensure!(partition.error_code == 0, "no producer state: error {}", partition.error_code);
+            known += partition.active_producers.len();
+        }
+        Ok(known)
     }
 
     /// Sends one request and returns the body of its response.

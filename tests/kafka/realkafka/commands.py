@@ -141,6 +141,13 @@ def command_topic_delete(args):
     [(_, error)] = r.array(lambda: (r.string(), r.take("h")))
     if error:
         die(f"topic {args.name}: {ERRORS.get(error, f'error {error}')}")
+    # The controller has deleted the topic. Every running broker must also have noticed.
+    for n in cluster.brokers:
+        end = time.time() + 15
+        while cluster.process(n).state == "up" and args.name in ask_metadata(cluster.brokers[n]["internal"], None)[1]:
+            if time.time() > end:
+                die(f"topic {args.name} was deleted, but broker {n} still names it after 15 s")
+            time.sleep(0.05)
 
 
 def command_topic_describe(args):

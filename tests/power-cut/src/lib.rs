@@ -9,7 +9,10 @@
 //!   file is synced, so that a kill tears writes.
 //! - A sync writes the sectors in memory first.
 //! - Names are not forgotten: a rename is durable immediately.
+//! - The module `clock` changes the wall clock.
 #![cfg(target_os = "linux")]
+
+mod clock;
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};

@@ -3,6 +3,7 @@
 
 mod answers;
 mod batches;
+mod broker_faults;
 mod dead_letter_order;
 mod dead_letter_topics;
 mod dead_letters;
@@ -13,5 +14,6 @@ mod log_end;
 mod publish_kills;
 mod restarts;
 mod security;
+mod spool;
 mod spool_kills;
 mod verify;

@@ -11,8 +11,9 @@ use kafka_courier_tests::cluster::Cluster;
 use kafka_courier_tests::courier::{Courier, binary};
 use kafka_courier_tests::ledger::Ledger;
 use kafka_courier_tests::publish::create_topics;
+use kafka_courier_tests::settings::number;
 
-use crate::spool_kills::{Rng, number};
+use crate::broker_faults::Rng;
 
 /// Events of the file.
 const EVENTS: &str = "100000";

@@ -8,40 +8,30 @@ use std::time::Duration;
 
 use anyhow::Result;
 use kafka_courier_tests::cluster::Cluster;
-use kafka_courier_tests::spool_kills::KillLoop;
+use kafka_courier_tests::settings::number;
+use kafka_courier_tests::spool_lives::SpoolLives;
+
+use crate::broker_faults::{BrokerFaults, Rng};
 
 const TOPIC: &str = "stored";
 const WRITER: &str = env!("CARGO_BIN_EXE_spool_writer");
-
-pub(crate) fn number(name: &str, default: u64) -> Result<u64> {
-    std::env::var(name).map_or(Ok(default), |value| Ok(value.parse()?))
-}
-
-/// Splitmix64.
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-}
+/// The library that makes kill -9 a power cut, beside the writer, and its package.
+pub(crate) const POWER_CUT: (&str, &str) = ("libkafka_courier_power_cut.so", "kafka-courier-power-cut");
 
 #[test]
 fn killed_processes_store_once() -> Result<()> {
     let cluster = cluster()?;
-    let kills = KillLoop::new(&cluster, TOPIC, Path::new(WRITER))?;
-    run(&cluster, kills, number("SPOOL_KILLS", 60)?, "killed_processes_store_once")
+    let lives = SpoolLives::new(&cluster, TOPIC, Path::new(WRITER))?;
+    run(&cluster, lives, number("SPOOL_KILLS", 60)?, "killed_processes_store_once")
 }
 
 #[test]
 fn power_cuts_lose_nothing_stored() -> Result<()> {
     let cluster = cluster()?;
-    let kills = KillLoop::new(&cluster, TOPIC, Path::new(WRITER))?.with_power_cuts()?;
-    run(&cluster, kills, number("SPOOL_CUTS", 20)?, "power_cuts_lose_nothing_stored")
+    let mut lives = SpoolLives::new(&cluster, TOPIC, Path::new(WRITER))?;
+    let (library, package) = POWER_CUT;
+    lives.preload(library, package)?;
+    run(&cluster, lives, number("SPOOL_CUTS", 20)?, "power_cuts_lose_nothing_stored")
 }
 
 fn cluster() -> Result<Cluster> {
@@ -51,39 +41,19 @@ fn cluster() -> Result<Cluster> {
 }
 
 /// Kills writers and brokers, then compares the ledger with the log.
-fn run(cluster: &Cluster, mut kills: KillLoop<'_>, count: u64, test: &str) -> Result<()> {
+fn run(cluster: &Cluster, mut lives: SpoolLives<'_>, count: u64, test: &str) -> Result<()> {
     let seed = number("SPOOL_KILLS_SEED", 1)?;
     println!("replay: SPOOL_KILLS_SEED={seed} tests/kafka/run-suite {test}");
-    let mut rng = Rng(seed);
-    let mut paused = None;
-    let mut dead = None;
+    let (mut rng, mut faults) = (Rng(seed), BrokerFaults::default());
     for life in 0..count {
-        if let Some(broker) = paused.take() {
-            cluster.resume(broker)?;
-        }
-        if life % 8 == 7
-            && let Some(broker) = dead.take()
-        {
-            cluster.restart(broker)?;
-        }
-        let broker = 1 + u32::try_from(rng.below(3))?;
-        match life % 16 {
-            3 | 11 if dead.is_none() => {
-                cluster.kill(broker)?;
-                dead = Some(broker);
-            }
-            5 | 13 if dead.is_none() => {
-                cluster.pause(broker)?;
-                paused = Some(broker);
-            }
-            _ => {}
-        }
+        faults.before_life(cluster, life, &mut rng)?;
         // Every fifth process is killed while it opens the spool.
         let time = if life % 5 == 4 { rng.below(40) } else { 50 + rng.below(1_500) };
-        kills.live(Duration::from_millis(time))?;
+        let writer = lives.start()?;
+        std::thread::sleep(Duration::from_millis(time));
+        writer.kill()?;
     }
-    paused.map(|broker| cluster.resume(broker)).transpose()?;
-    dead.map(|broker| cluster.restart(broker)).transpose()?;
-    println!("{:?}", kills.check()?);
+    faults.end(cluster)?;
+    println!("{:?}", lives.check()?);
     Ok(())
 }
