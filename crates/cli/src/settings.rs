@@ -29,7 +29,7 @@ pub(crate) struct SettingsArgs {
     /// Read settings from a TOML or JSON file
     ///
     /// A file whose name ends in .json is JSON, any other is TOML. Names are the option names of `courier config`, or the
-    /// property names of the Java client. The table [serve] has the options of `courier serve`. Environment variables take precedence over the file.
+    /// property names of the Java client. The table `serve` has the options of `courier serve`. Environment variables take precedence over the file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set any option, such as flush_timeout=5ms (repeatable)
