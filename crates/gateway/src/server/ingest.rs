@@ -13,10 +13,11 @@ use hyper::header::CONTENT_TYPE;
 use kafka_courier::events::SystemStamper;
 use sha2::{Digest, Sha256};
 
-use super::body::{BodyReader, bodies_full, read_whole};
+use super::body::read_whole;
 use super::gateway::Gateway;
 use super::head::{Head, text};
 use super::keyed::{Keyed, KeyedRequest};
+use super::line_body::LineBody;
 use super::publisher::Publisher;
 use crate::limits::budget::Share;
 use crate::limits::dedupe::{DedupeKey, PayloadDigest, shortened};
@@ -28,7 +29,6 @@ use crate::shapes::failure::Failure;
 use crate::shapes::key_stamper::KeyStamper;
 use crate::shapes::ndjson::Lines;
 use crate::shapes::principal::Principal;
-use crate::shapes::problem::Problem;
 use crate::shapes::record::{OutRecord, Reading};
 use crate::shapes::route::Route;
 use crate::shapes::{cloudevents, raw, records};
@@ -170,38 +170,21 @@ impl Gateway {
     where
         B::Error: Display,
     {
-        let config = &self.0.config;
-        let mut reader = BodyReader::new(body, head.encoding, config);
-        let mut lines = Lines::new(config.max_body_bytes);
-        let mut share = self.0.budget.empty_share();
+        let mut body = LineBody::new(self, head, client, body);
         let mut publisher = self.publisher(client, head.query.ack);
-        let mut closing = self.0.is_closing.subscribe();
         let stopped = loop {
-            let part = tokio::select! {
-                biased;
-                // The gateway has the sender.
-                _ = closing.wait_for(|is_closing| *is_closing) => break Some(closes()),
-                part = async {
-                    self.wait_for_rate(client, &mut reader).await;
-                    reader.next().await
-                } => part,
-            };
-            let part = match part {
+            let part = match body.read().await {
                 Ok(part) => part,
                 Err(failure) => break Some(failure),
             };
-            match &part {
-                Some(part) if !share.grow_to(lines.waiting() + part.len() + publisher.answer_bytes()) => {
-                    break Some(bodies_full());
-                }
-                Some(part) => lines.push(part),
-                None => lines.end(),
-            }
-            let began = Instant::now();
-            if let Err(failure) = publish_ready(&mut lines, &mut publisher, &mut share, reading, head.timeout).await {
+            if let Err(failure) = body.add(part.as_ref(), publisher.answer_bytes()) {
                 break Some(failure);
             }
-            reader.paused(began.elapsed());
+            let began = Instant::now();
+            if let Err(failure) = publish_ready(&mut body, &mut publisher, reading, head.timeout).await {
+                break Some(failure);
+            }
+            body.paused(began.elapsed());
             if part.is_none() {
                 break None;
             }
@@ -210,28 +193,9 @@ impl Gateway {
         Ok(Answer::many(&results, stopped.as_ref(), id))
     }
 
-    /// Waits until the client has paid for the bytes of its bodies.
-    pub(super) async fn wait_for_rate<B: Body<Data = Bytes> + Unpin>(
-        &self,
-        client: Option<&Principal>,
-        reader: &mut BodyReader<B>,
-    ) where
-        B::Error: Display,
-    {
-        let owed = self.0.clients.count_bytes(client, 0);
-        if !owed.is_zero() {
-            tokio::time::sleep(owed).await;
-            reader.paused(owed);
-        }
-    }
-
     pub(super) fn publisher<'a>(&'a self, client: Option<&'a Principal>, asked: Option<Ack>) -> Publisher<'a> {
         Publisher::new(&self.0.producer, &self.0.rules, client, asked)
     }
-}
-
-pub(super) fn closes() -> Failure {
-    Failure::new(Problem::Closing, "the service ends: send the rest of the events to another instance")
 }
 
 /// Reads the events of a whole body.
@@ -269,25 +233,25 @@ fn read_lines(body: &[u8], reading: Reading<'_>) -> Result<Vec<Result<OutRecord,
 }
 
 /// Publishes the lines that are whole.
-async fn publish_ready(
-    lines: &mut Lines,
+async fn publish_ready<B: Body<Data = Bytes> + Unpin>(
+    body: &mut LineBody<'_, B>,
     publisher: &mut Publisher<'_>,
-    share: &mut Share,
     reading: Reading<'_>,
     timeout: Duration,
-) -> Result<(), Failure> {
+) -> Result<(), Failure>
+where
+    B::Error: Display,
+{
     loop {
         // The results wait in memory until the answer.
-        if !share.grow_to(lines.waiting() + publisher.answer_bytes()) {
-            return Err(bodies_full());
-        }
-        let Some(line) = lines.next_line()? else { return Ok(()) };
+        body.reserve(publisher.answer_bytes())?;
+        let Some(line) = body.lines.next_line()? else { return Ok(()) };
         if publisher.len() == reading.max_events {
             return Err(too_many(reading.max_events));
         }
         match event::read_one(line, reading) {
             Ok(record) => publisher.publish(record, Instant::now() + timeout, None).await,
-            Err(failure) => publisher.fail(failure.at_line(lines.number())),
+            Err(failure) => publisher.fail(failure.at_line(body.lines.number())),
         }
     }
 }

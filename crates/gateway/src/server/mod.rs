@@ -15,6 +15,7 @@ mod handler;
 mod head;
 mod ingest;
 mod keyed;
+mod line_body;
 mod listener;
 mod local_host;
 mod management;

@@ -18,16 +18,14 @@ use kafka_courier::events::SystemStamper;
 use tokio::time::Sleep;
 
 use super::answer_body::ResultWriter;
-use super::body::{BodyReader, bodies_full, discard};
+use super::body::discard;
 use super::gateway::Gateway;
 use super::head::Head;
-use super::ingest::closes;
+use super::line_body::LineBody;
 use super::publisher::PublishedEvent;
-use crate::limits::budget::Share;
 use crate::shapes::answer;
 use crate::shapes::event;
 use crate::shapes::failure::Failure;
-use crate::shapes::ndjson::Lines;
 use crate::shapes::principal::Principal;
 use crate::shapes::record::Reading;
 use crate::shapes::verdict::Verdict;
@@ -83,42 +81,23 @@ impl Gateway {
     where
         B::Error: Display,
     {
-        let config = &self.0.config;
-        let mut reader = BodyReader::new(body, head.encoding, config);
-        let mut lines = Lines::new(config.max_body_bytes);
-        let mut share = self.0.budget.empty_share();
-        let mut closing = self.0.is_closing.subscribe();
+        let mut body = LineBody::new(self, head, client, body);
         let mut is_blocked = false;
         loop {
             results.advance().await?;
-            let part = results.while_waiting(async {
-                tokio::select! {
-                    biased;
-                    // The gateway has the sender.
-                    _ = closing.wait_for(|is_closing| *is_closing) => Err(closes()),
-                    part = async {
-                        self.wait_for_rate(client, &mut reader).await;
-                        reader.next().await
-                    } => part,
-                }
-            });
-            let part = match part.await? {
+            let part = match results.while_waiting(body.read()).await? {
                 Ok(part) => part,
                 Err(failure) => return Ok(Some(failure)),
             };
-            match &part {
-                Some(part) if !share.grow_to(lines.waiting() + part.len() + results.bytes()) => {
-                    return Ok(Some(bodies_full()));
-                }
-                Some(part) => lines.push(part),
-                None => lines.end(),
+            if let Err(failure) = body.add(part.as_ref(), results.bytes()) {
+                return Ok(Some(failure));
             }
             let began = Instant::now();
-            let published = self.publish_parts(head, client, &mut lines, &mut share, results, &mut is_blocked);
+            let published = self.publish_parts(head, client, &mut body, results, &mut is_blocked);
             if let Some(failure) = published.await? {
                 return Ok(Some(failure));
             }
-            reader.paused(began.elapsed());
+            body.paused(began.elapsed());
             if part.is_none() {
                 return Ok(None);
             }
@@ -126,34 +105,35 @@ impl Gateway {
     }
 
     /// Publishes the lines that are whole.
-    async fn publish_parts(
+    async fn publish_parts<B: Body<Data = Bytes> + Unpin>(
         &self,
         head: &Head,
         client: Option<&Principal>,
-        lines: &mut Lines,
-        share: &mut Share,
+        body: &mut LineBody<'_, B>,
         results: &mut Results,
         is_blocked: &mut bool,
-    ) -> Result<Stopped, ClientLeft> {
+    ) -> Result<Stopped, ClientLeft>
+    where
+        B::Error: Display,
+    {
         let topic_of = |event_type: &str| self.0.producer.topic_for(event_type);
         let (max_depth, max_events) = (self.0.config.max_json_depth, self.0.config.max_events);
-        let (stamper, needs_source) = (&SystemStamper, false);
-        let reading =
-            Reading { topic_of: &topic_of, context: &head.context, max_depth, max_events, stamper, needs_source };
+        let (context, stamper, needs_source) = (&head.context, &SystemStamper, false);
+        let reading = Reading { topic_of: &topic_of, context, max_depth, max_events, stamper, needs_source };
         let mut publisher = self.publisher(client, head.query.ack);
         publisher.is_blocked = *is_blocked;
         loop {
             results.fewer_than(max_events).await?;
-            if !share.grow_to(lines.waiting() + results.bytes()) {
-                return Ok(Some(bodies_full()));
+            if let Err(failure) = body.reserve(results.bytes()) {
+                return Ok(Some(failure));
             }
-            let line = match lines.next_line() {
+            let line = match body.lines.next_line() {
                 Ok(Some(line)) => line,
                 Ok(None) => break,
                 Err(failure) => return Ok(Some(failure)),
             };
             let read = event::read_one(line, reading);
-            let number = lines.number();
+            let number = body.lines.number();
             let until = Instant::now() + head.timeout;
             let event = match read {
                 Ok(record) => results.while_waiting(publisher.attempt(record, until, None)).await?,
