@@ -58,7 +58,7 @@ impl OptionGroup {
             "management_token" | "tokens_file" | "insecure_no_auth" => Self::Clients,
             "ack" | "ack_floor" | "topic_acks" => Self::Answers,
             _ if option.starts_with("tls_") || option.starts_with("rate_") => Self::Clients,
-            _ if option.starts_with("answer_") || option.starts_with("dedupe_") => Self::Answers,
+            _ if option.starts_with("answer_") || option.starts_with("dedupe") => Self::Answers,
             _ => Self::Limits,
         }
     }
@@ -472,6 +472,14 @@ mod tests {
         let error = config.set("idle_timeout", "soon").unwrap_err();
         assert_eq!(error.to_string(), "idle_timeout: expected a time such as 500ms, 10s or 5m");
         assert!(config.set("idle", "1s").is_err());
+    }
+
+    #[test]
+    fn related_options_share_a_group() {
+        let all = GatewayConfig::options();
+        let group = |name: &str| all.iter().find(|option| option.name == name).unwrap().group;
+        assert_eq!((group("dedupe"), group("answer_timeout")), (group("dedupe_window"), OptionGroup::Answers));
+        assert_eq!((group("tls_key"), group("max_topics")), (OptionGroup::Clients, OptionGroup::Limits));
     }
 
     #[test]
