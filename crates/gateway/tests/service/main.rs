@@ -7,6 +7,8 @@ mod clients;
 mod document;
 mod drain;
 mod events;
+#[path = "../../../kafka-courier/tests/dead_letters/gated_store.rs"]
+mod gated_store;
 mod keys;
 mod ledger;
 mod limits;

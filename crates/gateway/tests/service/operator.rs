@@ -3,13 +3,11 @@
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule, TestCluster};
 use serde_json::Value;
 
-use crate::support::{JSON, LONG, Reply, Service, cluster, kafka};
+use crate::support::{JSON, LONG, Reply, SECRET, Service, cluster, kafka};
 
 const LOCAL: &str = "host: localhost\r\n";
-/// SHA-256 of `secret`.
-const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 
-/// Leaves this number of dead letters, whose events nobody waits for.
+/// Leaves this number of dead letters, for whose events no client waits.
 async fn with_letters(cluster: &TestCluster, count: u64) -> Service {
     let service = Service::start(cluster, |_| {}).await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(count).then(Fault::Refuse(ErrorCode::InvalidRecord)));

@@ -1,18 +1,12 @@
 //! Requests and bytes a second of each client.
 
-use crate::support::{JSON, LOGIN, LONG, Service, cluster};
-
-/// SHA-256 of `secret` and of `other`.
-const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
-const OTHER: &str = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa";
+use crate::support::{JSON, LOGIN, LONG, OTHER, SECRET, Service, cluster};
 
 #[tokio::test]
 async fn fast_client_gets_429() {
     let cluster = cluster().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens");
-    std::fs::write(&path, format!("slow {SECRET} bytes=1\nother {OTHER}\n")).unwrap();
-    let service = Service::start(&cluster, |config| config.tokens_file = path.display().to_string()).await;
+    let tokens = format!("slow {SECRET} bytes=1\nother {OTHER}\n");
+    let (service, _folder) = Service::with_tokens(&cluster, &tokens, |_| {}).await;
     let slow = format!("{JSON}authorization: Bearer secret\r\n");
     service.post("/v1/events", &slow, LOGIN).await.expect(200);
     let reply = service.post("/v1/events", &slow, LOGIN).await;

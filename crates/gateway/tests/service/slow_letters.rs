@@ -1,73 +1,25 @@
 //! Answers while the store of dead letters is slow.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
 use kafka_courier::KafkaProducer;
-use kafka_courier::dlq::{
-    AppendError, Appended, BeginReplayError, DeadLetterStore, Held, Letter, LetterId, MemoryStore, Position,
-    ReplayGuard, StoreError, StoreStats,
-};
 use kafka_courier_gateway::{Gateway, GatewayConfig};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Rule};
 
+use crate::gated_store::gated_store;
 use crate::support::{JSON, LOGIN, LONG, Service, cluster, kafka};
-
-/// A store whose `append` waits for a message on the channel.
-#[derive(Debug)]
-struct GatedStore {
-    inner: MemoryStore,
-    gate: Mutex<Receiver<()>>,
-    arrived: Mutex<Sender<()>>,
-}
-
-impl DeadLetterStore for GatedStore {
-    fn name(&self) -> &str {
-        "slow"
-    }
-    fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        // A test reads only the first arrival.
-        let _ = self.arrived.lock().unwrap().send(());
-        self.gate.lock().unwrap().recv().unwrap();
-        self.inner.append(letters)
-    }
-    fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
-        self.inner.scan(after, limit)
-    }
-    fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
-        self.inner.remove(positions)
-    }
-    fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
-        self.inner.update(changed)
-    }
-    fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError> {
-        self.inner.find(ids)
-    }
-    fn expire(&self) -> Result<usize, StoreError> {
-        self.inner.expire()
-    }
-    fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.inner.stats()
-    }
-    fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
-        self.inner.begin_replay()
-    }
-}
 
 /// The verdict waits for the dead letter of another record of the batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certain_failure_is_never_unknown() {
     let cluster = cluster().await;
-    let (open, gate) = channel();
-    let (arrived, appends) = channel();
-    let store = GatedStore { inner: MemoryStore::default(), gate: gate.into(), arrived: arrived.into() };
+    let (store, open, appends) = gated_store();
     let mut kafka = kafka(&cluster);
     kafka.flush_timeout = Duration::from_millis(200);
-    let builder = KafkaProducer::builder().with_config(kafka.clone()).dead_letter_store(Arc::new(store));
+    let builder = KafkaProducer::builder().with_config(kafka.clone()).dead_letter_store(store);
     let service = Service::over(builder.build().unwrap(), &kafka, |_| {}).await;
     service.producer.learn_topic("user-events").await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
@@ -83,11 +35,10 @@ async fn certain_failure_is_never_unknown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failure_of_left_client_has_letter() {
     let cluster = cluster().await;
-    let ((open, gate), (arrived, appends)) = (channel(), channel());
-    let store = GatedStore { inner: MemoryStore::default(), gate: gate.into(), arrived: arrived.into() };
+    let (store, open, appends) = gated_store();
     let mut kafka = kafka(&cluster);
     kafka.flush_timeout = Duration::from_millis(200);
-    let builder = KafkaProducer::builder().with_config(kafka.clone()).dead_letter_store(Arc::new(store));
+    let builder = KafkaProducer::builder().with_config(kafka.clone()).dead_letter_store(store);
     let producer = builder.build().unwrap();
     producer.learn_topic("user-events").await.unwrap();
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));

@@ -10,6 +10,9 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// SHA-256 of `secret` and of `other`.
+pub(crate) const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+pub(crate) const OTHER: &str = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa";
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 pub(crate) const JSON: &str = "content-type: application/json\r\n";
 pub(crate) const LOGIN: &str = r#"{"id":"login","type":"user.logged_in","data":{"user_id":"u-1"}}"#;
@@ -40,6 +43,22 @@ pub(crate) fn kafka(cluster: &TestCluster) -> KafkaConfig {
 impl Service {
     pub(crate) async fn start(cluster: &TestCluster, set: impl FnOnce(&mut GatewayConfig)) -> Self {
         Self::with(kafka(cluster), set).await
+    }
+
+    /// Starts a service whose file of tokens has this text.
+    pub(crate) async fn with_tokens(
+        cluster: &TestCluster,
+        tokens: &str,
+        set: impl FnOnce(&mut GatewayConfig),
+    ) -> (Self, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        std::fs::write(&path, tokens).unwrap();
+        let set = |config: &mut GatewayConfig| {
+            config.tokens_file = path.display().to_string();
+            set(config);
+        };
+        (Self::start(cluster, set).await, folder)
     }
 
     /// Starts a service on free ports.

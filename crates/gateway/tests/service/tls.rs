@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::{Client, JSON, LOGIN, Reply, Service, cluster};
+use crate::support::{Client, JSON, LOGIN, Reply, SECRET, Service, cluster};
 use kafka_courier_gateway::GatewayConfig;
 
 fn pem(name: &str) -> PathBuf {
@@ -131,15 +131,8 @@ async fn certificate_is_required_without_tokens() {
 #[tokio::test]
 async fn certificate_or_token_names_the_client() {
     let cluster = cluster().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens");
-    let secret = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
-    std::fs::write(&path, format!("cert certificate=client topics=none\nbilling {secret}\n")).unwrap();
-    let service = Service::start(&cluster, |config| {
-        with_server_certificate(config);
-        config.tokens_file = path.display().to_string();
-    })
-    .await;
+    let tokens = format!("cert certificate=client topics=none\nbilling {SECRET}\n");
+    let (service, _folder) = Service::with_tokens(&cluster, &tokens, with_server_certificate).await;
     post_as(&service, CLIENT, "").await.unwrap().expect_problem(403, "topic-not-allowed");
     post_as(&service, None, "").await.unwrap().expect_problem(401, "unauthenticated");
     let token = "authorization: Bearer secret\r\n";

@@ -1,14 +1,10 @@
 //! A record whose caller waits returns to the caller if it is certainly not written, and has a dead letter otherwise.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::gated_store::gated_store;
 use crate::support::{LONG, Producer, config, producer, record};
-use kafka_courier::dlq::{
-    AppendError, Appended, BeginReplayError, DeadLetterStore, Held, Letter, LetterId, MemoryStore, Outcome, Position,
-    ReplayGuard, Selection, StoreError, StoreStats,
-};
+use kafka_courier::dlq::{Letter, Outcome, Selection};
 use kafka_courier::{FailedOutcome, KafkaProducer};
 use kafka_courier_test_broker::{ApiKey, ErrorCode, Fault, Gate, Rule, TestCluster};
 
@@ -85,11 +81,10 @@ async fn unknown_record_names_its_letter() {
 async fn record_left_before_verdict_has_letter() {
     let cluster = cluster_with_topic().await;
     cluster.reject_records(|_| Some("rejected".to_owned()));
-    let ((open, gate), (arrived, appends)) = (channel(), channel());
-    let store = GatedStore { inner: MemoryStore::default(), gate: Mutex::new(gate), arrived: Mutex::new(arrived) };
+    let (store, open, appends) = gated_store();
     let mut config = config(&cluster);
     (config.flush_messages, config.flush_timeout, config.expedite) = (2, LONG, false);
-    let builder = KafkaProducer::builder().with_config(config).dead_letter_store(Arc::new(store));
+    let builder = KafkaProducer::builder().with_config(config).dead_letter_store(store);
     let producer = builder.build().unwrap();
     producer.send(&record("t", "k", "k#0")).await.unwrap().detach();
     let awaited = producer.send_awaited(&record("t", "k", "k#1")).await.unwrap();
@@ -113,45 +108,4 @@ async fn returned_record_may_be_left_later() {
     producer.close(LONG).await;
     let [letter] = &letters(&producer).await[..] else { panic!("expected one dead letter") };
     assert_eq!(Some(letter.id), left);
-}
-
-/// A store whose `append` waits for a message on the channel.
-#[derive(Debug)]
-struct GatedStore {
-    inner: MemoryStore,
-    gate: Mutex<Receiver<()>>,
-    arrived: Mutex<Sender<()>>,
-}
-
-impl DeadLetterStore for GatedStore {
-    fn name(&self) -> &str {
-        "slow"
-    }
-    fn append(&self, letters: &[Letter]) -> Result<Appended, AppendError> {
-        // The test reads only the first arrival.
-        let _ = self.arrived.lock().unwrap().send(());
-        self.gate.lock().unwrap().recv().unwrap();
-        self.inner.append(letters)
-    }
-    fn scan(&self, after: Option<Position>, limit: usize) -> Result<Vec<Held>, StoreError> {
-        self.inner.scan(after, limit)
-    }
-    fn remove(&self, positions: &[Position]) -> Result<usize, StoreError> {
-        self.inner.remove(positions)
-    }
-    fn update(&self, changed: &[Held]) -> Result<usize, StoreError> {
-        self.inner.update(changed)
-    }
-    fn find(&self, ids: &[LetterId]) -> Result<Vec<Option<Position>>, StoreError> {
-        self.inner.find(ids)
-    }
-    fn expire(&self) -> Result<usize, StoreError> {
-        self.inner.expire()
-    }
-    fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.inner.stats()
-    }
-    fn begin_replay(&self) -> Result<ReplayGuard, BeginReplayError> {
-        self.inner.begin_replay()
-    }
 }

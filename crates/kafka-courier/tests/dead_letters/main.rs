@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod awaited;
+mod gated_store;
 mod replay;
 mod replay_interrupted;
 mod replay_order;

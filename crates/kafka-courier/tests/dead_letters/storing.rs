@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gated_store::gated_store;
 use crate::support::{LONG, Producer, config, producer, record};
 use kafka_courier::dlq::{DeadLetterStore, Letter, Limits, MemoryStore, Outcome, Overflow, Selection};
 use kafka_courier::events::{Event, EventBuilder, UserLoggedIn};
@@ -72,62 +73,12 @@ async fn unknown_outcome_keeps_verification_data() {
     assert!(letter.producer_id.is_some() && letter.producer_epoch.is_some() && letter.topic_id.is_some());
 }
 
-/// A store whose `append` waits for a message on the channel.
-#[derive(Debug)]
-struct GatedStore {
-    inner: MemoryStore,
-    gate: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
-}
-
-impl DeadLetterStore for GatedStore {
-    fn name(&self) -> &str {
-        "slow"
-    }
-    fn append(&self, letters: &[Letter]) -> Result<kafka_courier::dlq::Appended, kafka_courier::dlq::AppendError> {
-        self.gate.lock().unwrap().recv().unwrap();
-        self.inner.append(letters)
-    }
-    fn scan(
-        &self,
-        after: Option<kafka_courier::dlq::Position>,
-        limit: usize,
-    ) -> Result<Vec<kafka_courier::dlq::Held>, kafka_courier::dlq::StoreError> {
-        self.inner.scan(after, limit)
-    }
-    fn remove(&self, positions: &[kafka_courier::dlq::Position]) -> Result<usize, kafka_courier::dlq::StoreError> {
-        self.inner.remove(positions)
-    }
-    fn update(&self, changed: &[kafka_courier::dlq::Held]) -> Result<usize, kafka_courier::dlq::StoreError> {
-        self.inner.update(changed)
-    }
-    fn find(
-        &self,
-        ids: &[kafka_courier::dlq::LetterId],
-    ) -> Result<Vec<Option<kafka_courier::dlq::Position>>, kafka_courier::dlq::StoreError> {
-        self.inner.find(ids)
-    }
-    fn expire(&self) -> Result<usize, kafka_courier::dlq::StoreError> {
-        self.inner.expire()
-    }
-    fn stats(&self) -> Result<kafka_courier::dlq::StoreStats, kafka_courier::dlq::StoreError> {
-        self.inner.stats()
-    }
-    fn begin_replay(&self) -> Result<kafka_courier::dlq::ReplayGuard, kafka_courier::dlq::BeginReplayError> {
-        self.inner.begin_replay()
-    }
-}
-
-fn gated_store() -> (Arc<GatedStore>, std::sync::mpsc::Sender<()>) {
-    let (open, gate) = std::sync::mpsc::channel();
-    (Arc::new(GatedStore { inner: MemoryStore::default(), gate: gate.into() }), open)
-}
-
 /// Successful deliveries do not wait for the store.
 #[tokio::test]
 async fn failure_waits_for_stored_dead_letter() {
     let cluster = cluster_with_topic().await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
-    let (store, open) = gated_store();
+    let (store, open, _) = gated_store();
     let producer = producer_with_store(&cluster, store.clone());
     let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
     producer.flush(Duration::from_millis(50)).await;
@@ -142,7 +93,7 @@ async fn failure_waits_for_stored_dead_letter() {
 async fn close_waits_for_dead_letters() {
     let cluster = cluster_with_topic().await;
     cluster.inject(Rule::for_api(ApiKey::Produce).times(1).then(Fault::Refuse(ErrorCode::InvalidRecord)));
-    let (store, open) = gated_store();
+    let (store, open, _) = gated_store();
     let producer = producer_with_store(&cluster, store.clone());
     let failing = producer.send(&record("t", "k", "bad")).await.unwrap();
     let closing = tokio::spawn(async move { producer.close(LONG).await });
