@@ -4,6 +4,7 @@
 //! - A number of the ledger is in the log exactly once. Any other number is there at most once.
 //! - The numbers of a key rise in the log, and a key has one partition.
 //! - A wait is for a state of the ledger. A writer that ends by itself fails it.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,11 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 
 use crate::cluster::Cluster;
-use crate::courier::Courier;
 
 /// Tasks that publish in a writer.
 pub const WRITERS: u64 = 16;
@@ -39,8 +37,6 @@ pub struct SpoolLives<'a> {
     folder: tempfile::TempDir,
     spool: PathBuf,
     settings: BTreeMap<String, OsString>,
-    /// A command that replaces itself with the writer.
-    launcher: Vec<String>,
     lives: u64,
 }
 
@@ -73,15 +69,6 @@ pub struct LetterLine {
     pub reason: String,
 }
 
-/// The numbers of the records that a spool has, by the state at its process's end.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LeftNumbers {
-    /// A process may have sent these.
-    pub maybe_sent: BTreeSet<u64>,
-    /// No process has sent these.
-    pub never_sent: BTreeSet<u64>,
-}
-
 /// What a check has shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Checked {
@@ -101,8 +88,7 @@ impl<'a> SpoolLives<'a> {
     pub fn new(cluster: &'a Cluster, topic: &str, program: &Path) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (spool, program, topic) = (folder.path().join("spool"), program.to_owned(), topic.to_owned());
-        let (settings, launcher) = (BTreeMap::new(), Vec::new());
-        Ok(Self { cluster, topic, program, folder, spool, settings, launcher, lives: 0 })
+        Ok(Self { cluster, topic, program, folder, spool, settings: BTreeMap::new(), lives: 0 })
     }
 
     /// Sets an environment variable of the next processes.
@@ -125,16 +111,6 @@ impl<'a> SpoolLives<'a> {
         let path = self.program.with_file_name(library);
         ensure!(path.is_file(), "{} is missing: build {package}", path.display());
         Ok(self.set("LD_PRELOAD", path))
-    }
-
-    /// Leaves the numbers of these lives to other writers.
-    pub fn skip_lives(&mut self, lives: u64) {
-        self.lives += lives;
-    }
-
-    /// Puts the spool into this folder. The launcher is a command that replaces itself with its arguments, or empty.
-    pub fn place_spool(&mut self, folder: &Path, launcher: &[String]) {
-        (self.spool, self.launcher) = (folder.to_owned(), launcher.to_vec());
     }
 
     /// Returns the spool's folder.
@@ -211,29 +187,13 @@ impl<'a> SpoolLives<'a> {
         Ok(lines.filter_map(|line| line.trim().parse().ok()).collect())
     }
 
-    /// Returns what the spool has while no process has it.
-    ///
-    /// # Errors
-    /// Fails if `courier spool export` fails.
-    pub fn left(&self) -> Result<LeftNumbers> {
-        LeftNumbers::read(&self.spool)
-    }
-
     fn ledger(&self) -> PathBuf {
         self.folder.path().join("ledger")
     }
 
     fn command(&self, rest: &[OsString]) -> Command {
-        let program = self.program.clone().into_os_string();
-        let mut words = self.launcher.iter().map(OsString::from).chain([program]);
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command
-            .args(words)
-            .arg(self.cluster.bootstrap())
-            .arg(&self.topic)
-            .arg(&self.spool)
-            .args(rest)
-            .stdin(Stdio::null());
+        let mut command = Command::new(&self.program);
+        command.arg(self.cluster.bootstrap()).arg(&self.topic).arg(&self.spool).args(rest).stdin(Stdio::null());
         command.envs(&self.settings);
         command
     }
@@ -288,14 +248,6 @@ impl Life {
         Ok(())
     }
 
-    /// Waits until the writer ends by itself. Returns whether it ended with success.
-    ///
-    /// # Errors
-    /// Fails if the process can't be awaited.
-    pub fn wait_end(mut self) -> Result<bool> {
-        Ok(self.child.wait()?.success())
-    }
-
     fn wait(&mut self, state: &str, is_reached: impl Fn(&Self) -> bool) -> Result<()> {
         let mut progress = (Instant::now(), self.stored);
         loop {
@@ -347,30 +299,6 @@ impl LetterLine {
         let number = words.next().and_then(|number| number.parse().ok()).with_context(|| line.to_owned())?;
         let (outcome, reason) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         Ok(Self { number, outcome: outcome.to_owned(), reason: reason.to_owned() })
-    }
-}
-
-impl LeftNumbers {
-    /// Reads the spool in a folder that no process has.
-    ///
-    /// # Errors
-    /// Fails if `courier spool export` fails.
-    pub fn read(spool: &Path) -> Result<Self> {
-        let folder = spool.to_str().context("the path of the spool is not UTF-8")?;
-        let run = Courier::new(&["spool", "export", folder])?.run()?.expect_code(0)?;
-        let mut left = Self::default();
-        for line in run.stdout.lines() {
-            let event: serde_json::Value = serde_json::from_str(line)?;
-            let value = STANDARD.decode(event["event_base64"].as_str().context("an event without a value")?);
-            let value = value.map_err(anyhow::Error::msg)?;
-            let number = std::str::from_utf8(&value)?.split(' ').next().and_then(|number| number.parse().ok());
-            let number = number.context("an event without a number")?;
-            match event["outcome"].as_str() {
-                Some("unknown") => left.maybe_sent.insert(number),
-                _ => left.never_sent.insert(number),
-            };
-        }
-        Ok(left)
     }
 }
 
