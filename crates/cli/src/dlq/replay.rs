@@ -214,7 +214,8 @@ async fn replay_until_signal(
 
 fn print_report(args: &ReplayArgs, report: &ReplayReport, took: Duration) -> Result<(), CommandError> {
     if args.json {
-        let line = report.to_json(args.dry_run, took).map_err(|error| CommandError(Exit::Io, error.to_string()))?;
+        let line = serde_json::to_string(&report.as_json(args.dry_run, took))
+            .map_err(|error| CommandError(Exit::Io, error.to_string()))?;
         return writeln!(io::stdout(), "{line}").map_err(output_failed);
     }
     for line in report::lines(report, args.dry_run, took) {

@@ -234,6 +234,7 @@ impl Gateway {
         self.0.clients.count_request(client.as_ref())?;
         let head = Head::read(parts, &self.0.config, &self.0.rules, client.as_ref())?;
         if let Route::Topic(topic) = &head.route {
+            // The head was read, so the client has the right to publish there.
             self.0.topics.lock().admit(topic)?;
         }
         Ok((head, client))

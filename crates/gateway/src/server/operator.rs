@@ -242,7 +242,7 @@ impl Operator {
             ended
         });
         let report = task.await??;
-        Ok(serde_json::from_str(&report.to_json(dry_run, began.elapsed())?)?)
+        Ok(serde_json::to_value(report.as_json(dry_run, began.elapsed()))?)
     }
 
     async fn spool(&self) -> Result<Value, OperatorFailure> {

@@ -121,9 +121,7 @@ pub(crate) trait BatchToken {
     fn items(&self) -> Vec<(InputNumber, ItemSet)>;
 
     /// Returns the keys of the batch's records, each with the record's index.
-    fn keys(&self) -> Vec<(u32, RequestKey)> {
-        Vec::new()
-    }
+    fn keys(&self) -> Vec<(u32, RequestKey)>;
 
     /// Retires the token of a stored batch for which no caller can ask any more. Returns the ticket that stands for the batch
     /// from now on: `ticket` if there is one, else another. Returns `None`, and changes nothing, if the token is still needed.

@@ -32,13 +32,9 @@ impl ReplayReport {
         self.by_topic.values().sum()
     }
 
-    /// Returns the report as a line of JSON, as `courier dlq replay --json` prints it.
-    ///
-    /// # Errors
-    ///
-    /// None is known: all parts are texts and numbers.
-    pub fn to_json(&self, dry_run: bool, took: Duration) -> serde_json::Result<String> {
-        serde_json::to_string(&ReportJson {
+    /// Returns the report as it is in JSON: that of `courier dlq replay --json` and of the service. `took` is the time of the replay.
+    pub fn as_json(&self, dry_run: bool, took: Duration) -> impl Serialize {
+        ReportJson {
             dry_run,
             selected: self.selected,
             would_be_sent: dry_run.then(|| self.would_be_sent()),
@@ -52,6 +48,6 @@ impl ReplayReport {
             seconds: took.as_secs_f64(),
             by_topic: &self.by_topic,
             reasons: &self.reasons,
-        })
+        }
     }
 }

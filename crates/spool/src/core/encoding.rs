@@ -430,5 +430,4 @@ impl EntryFields<'_> {
 }
 
 #[cfg(test)]
-#[path = "encoding_tests.rs"]
 mod tests;

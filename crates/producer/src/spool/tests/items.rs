@@ -20,6 +20,10 @@ const INPUTS: u32 = 2;
 struct ItemBatch(Arc<(i32, Vec<(u32, u64)>)>);
 
 impl BatchToken for ItemBatch {
+    fn keys(&self) -> Vec<(u32, RequestKey)> {
+        Vec::new()
+    }
+
     fn retire(&self, _: Option<Ticket>) -> Option<Ticket> {
         None
     }

@@ -385,7 +385,7 @@ fn wrapped_number_begins_no_run() {
     bench.fail(sent, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
     bench.answer_state(behind);
     bench.finish_search(&SearchAnswer::Read(vec![]));
-    assert!(bench.send_later().is_none(), "the leader refuses the number for ever");
+    assert!(bench.send_later().is_none(), "the leader refuses the number permanently");
     assert_eq!(bench.persist(), Some((0, own(0, 0))));
 }
 
