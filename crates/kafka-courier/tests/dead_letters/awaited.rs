@@ -84,8 +84,7 @@ async fn record_left_before_verdict_has_letter() {
     let (store, open, appends) = gated_store();
     let mut config = config(&cluster);
     (config.flush_messages, config.flush_timeout, config.expedite) = (2, LONG, false);
-    let builder = KafkaProducer::builder().with_config(config).dead_letter_store(store);
-    let producer = builder.build().unwrap();
+    let producer = Producer::with(|builder| builder.with_config(config).dead_letter_store(store)).unwrap();
     producer.send(&record("t", "k", "k#0")).await.unwrap().detach();
     let awaited = producer.send_awaited(&record("t", "k", "k#1")).await.unwrap();
     tokio::task::spawn_blocking(move || appends.recv_timeout(LONG).map(|()| appends)).await.unwrap().unwrap();
